@@ -1,0 +1,1 @@
+"""Programs that run in processes of their own: spawn workers and the loop-lag host."""

@@ -1,0 +1,1 @@
+"""What measures: load, CPU accounting, server life cycle, statistics, tools, progress."""

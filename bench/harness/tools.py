@@ -1,0 +1,156 @@
+"""Builds what the benchmark needs into bench/.cache, and tells the versions of everything."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+BENCH = Path(__file__).resolve().parent.parent
+ROOT = BENCH.parent
+CACHE = BENCH / ".cache"
+RUST_PEER = BENCH / "peers" / "rust"
+BOMBARDIER = "1.2.6"
+
+
+class Unavailable(Exception):
+    """A tool or peer that cannot be had on this machine; the message is one line."""
+
+
+def _build(what: str, command: list[str], env: dict[str, str] | None = None) -> None:
+    done = subprocess.run(
+        command, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no output"]
+        told = next((line for line in lines if line.lower().startswith("error")), lines[-1])
+        raise Unavailable(f"{what} could not be built: {told[:200]}")
+
+
+@functools.cache
+def bombardier() -> Path:
+    """The load generator of the article, built with Go when it is not in the cache."""
+    program = CACHE / "bin" / f"bombardier-{BOMBARDIER}"
+    if program.exists():
+        return program
+    if not shutil.which("go"):
+        raise Unavailable(f"bombardier {BOMBARDIER} is built with Go, and there is no `go` on PATH")
+    module = f"github.com/codesenberg/bombardier@v{BOMBARDIER}"
+    _build("bombardier", ["go", "install", module], {"GOBIN": str(program.parent)})
+    (program.parent / "bombardier").replace(program)
+    return program
+
+
+@functools.cache
+def rust_peer() -> Path:
+    """The tokio + hyper server, from its committed Cargo.lock. Cargo skips what is up to date."""
+    target = CACHE / "rust"
+    if not shutil.which("cargo"):
+        raise Unavailable("there is no `cargo` on PATH to build bench/peers/rust")
+    manifest = str(RUST_PEER / "Cargo.toml")
+    command = ["cargo", "build", "--release", "--locked", "--quiet", "--manifest-path", manifest]
+    _build("the Rust peer", command, {"CARGO_TARGET_DIR": str(target)})
+    return target / "release" / "bench-rust-peer"
+
+
+@functools.cache
+def floor() -> Path:
+    """The bare C loop, compiled again whenever its source is newer."""
+    source, program = BENCH / "floor.c", CACHE / "floor"
+    if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
+        return program
+    compiler = os.environ.get("CC", "cc")
+    if not shutil.which(compiler):
+        raise Unavailable(f"there is no `{compiler}` on PATH to compile bench/floor.c")
+    CACHE.mkdir(exist_ok=True)
+    _build("bench/floor.c", [compiler, "-O2", "-pthread", "-o", str(program), str(source)])
+    return program
+
+
+def _first_line(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=BENCH)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip().partition("\n")[0]
+
+
+def _package(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _crates() -> dict[str, str]:
+    lock = (RUST_PEER / "Cargo.lock").read_text()
+    found = dict(re.findall(r'name = "([^"]+)"\nversion = "([^"]+)"', lock))
+    return {name: found[name] for name in ("hyper", "hyper-util", "tokio") if name in found}
+
+
+def _cpu_model() -> str:
+    try:
+        match = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        match = None
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_mib() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // (1 << 20)
+
+
+def without_paths(text: str) -> str:
+    """A message fit for a results file: on one line, short, with no path of this machine."""
+    text = text.replace(sys.executable, "python").replace(f"{ROOT}{os.sep}", "")
+    for folder in (sys.prefix, str(Path.home())):
+        text = text.replace(folder, "~")
+    return " ".join(text.split())[:240]
+
+
+def path_steps(name: str, path: str) -> int | None:
+    """How many directories of *path* a search for *name* tries in vain, None if all of them."""
+    for steps, folder in enumerate(path.split(os.pathsep)):
+        if os.access(os.path.join(folder, name), os.X_OK):
+            return steps
+    return None
+
+
+def describe(options: dict[str, object], path: str) -> dict[str, object]:
+    """Machine, versions and options, with nothing that names the machine or its user."""
+    commit = _first_line("git", "rev-parse", "HEAD")
+    changed = _first_line("git", "status", "--porcelain", "--", "..", ":!results")
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "cpu": _cpu_model(),
+        "cores": cores(),
+        "memory_mib": _memory_mib(),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "libc": " ".join(platform.libc_ver()),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "packages": {name: _package(name) for name in ("fastspawn", "httptools", "uvloop")},
+        "rustc": _first_line("rustc", "--version"),
+        "crates": _crates(),
+        "go": _first_line("go", "version"),
+        "bombardier": BOMBARDIER,
+        "cc": _first_line(os.environ.get("CC", "cc"), "--version"),
+        "commit": commit,
+        "uncommitted_changes": bool(changed) if commit else None,
+        "load_before": round(os.getloadavg()[0], 2),
+        "path_steps_to_echo": path_steps("echo", path),
+        "backend": os.environ.get("FASTSPAWN_BACKEND", "auto"),
+        "gil": getattr(sys, "_is_gil_enabled", lambda: True)(),
+        "options": options,
+    }

@@ -1,0 +1,157 @@
+"""The rows without HTTP: what one spawn costs, and whether it grows with the parent.
+
+Each case is a process of its own (cases/worker.py). The processes of one comparison live at the
+same time and take turns in shuffled order, one batch each, so that a slow moment of the machine
+hits all of them.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import final
+
+from bench.cases.ways import WAYS
+from bench.harness.server import environment
+from bench.harness.tools import ROOT, Unavailable
+
+COLUMNS = ("wall_us", "parent_cpu_us", "child_cpu_us")
+Series = dict[str, list[float]]
+
+GROWTH_WAYS = ("engine-1", "engine-30", "caller", "posix-spawn", "subprocess-run", "uvloop-30")
+GROWTH_LEVELS = {"fds": (0, 10_000), "memory-mib": (0, 2_048)}
+
+
+class WorkerError(Exception):
+    """A worker that died or whose spawns gave a wrong output."""
+
+
+@final
+class Worker:
+    """The harness's end of one measured process."""
+
+    def __init__(self, way: str, *options: str) -> None:
+        self.way = way
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.cases.worker", way, *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            cwd=ROOT,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> Worker:
+        try:
+            hello = self._answer()
+        except BaseException:
+            self._end()
+            raise
+        if "unavailable" in hello:
+            self._end()
+            raise Unavailable(str(hello["unavailable"]))
+        return self
+
+    def _answer(self) -> dict[str, float]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise WorkerError(f"{self.way}: the worker ended, status {self._process.wait()}")
+        answer: dict[str, float] = json.loads(line)
+        return answer
+
+    def batch(self, count: int, seconds: float) -> dict[str, float]:
+        assert self._process.stdin is not None
+        print(count, seconds, file=self._process.stdin, flush=True)
+        answer = self._answer()
+        if answer["wrong"]:
+            raise WorkerError(
+                f"{self.way}: {answer['wrong']} of {answer['spawns']} outputs were wrong"
+            )
+        return answer
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        """EOF ends a worker; one that does not see it is killed."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+
+def take_turns(workers: dict[str, Worker], batches: int, count: int) -> dict[str, Series]:
+    """*batches* batches of *count* spawns (at most 2 s each) from every worker, one at a time."""
+    series: dict[str, Series] = {name: {c: [] for c in COLUMNS} for name in workers}
+    for worker in workers.values():
+        worker.batch(max(10, count // 4), 1.0)
+    for _ in range(batches):
+        for name in random.sample(sorted(workers), len(workers)):
+            answer = workers[name].batch(count, 2.0)
+            for column in COLUMNS:
+                series[name][column].append(round(answer[column], 2))
+    return series
+
+
+def _open(way: str, stack: ExitStack) -> Worker | str:
+    try:
+        return stack.enter_context(Worker(way))
+    except Unavailable as error:
+        return str(error)
+
+
+def measure_ways(ways: Sequence[str], batches: int, count: int) -> dict[str, Series | str]:
+    """One round of the library rows; a string is the reason why a way has no figures."""
+    found: dict[str, Series | str] = {}
+    workers: dict[str, Worker] = {}
+    with ExitStack() as stack:
+        for way in ways:
+            opened = _open(way, stack)
+            if isinstance(opened, Worker):
+                workers[way] = opened
+            else:
+                found[way] = opened
+        found.update(take_turns(workers, batches, count))
+    return found
+
+
+def available_mib() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) // 1024
+    return 0
+
+
+def measure_growth(way: str, kind: str, batches: int, count: int) -> dict[str, Series]:
+    """One round of one way: a process at each level of *kind*, taking turns."""
+    levels = GROWTH_LEVELS[kind]
+    if kind == "memory-mib" and available_mib() < sum(levels) + 1024:
+        raise Unavailable(f"needs {sum(levels) + 1024} MiB of free memory")
+    with ExitStack() as stack:
+        workers = {
+            str(level): stack.enter_context(Worker(way, f"--{kind}", str(level)))
+            for level in levels
+        }
+        return take_turns(workers, batches, count)
+
+
+def about(way: str) -> str:
+    return WAYS[way][0]

@@ -1,0 +1,1 @@
+"""The servers that fastspawn is compared with."""

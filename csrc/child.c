@@ -1,0 +1,246 @@
+/*
+ * child.c - the only code between clone and exec.
+ *
+ * It runs on its parent's memory while the parent is suspended: raw system calls, no malloc, no
+ * locks, no libc state (not even errno), no Python.  The first failure is written to
+ * launch->error, which the parent reads when it wakes; success is that nothing was written.
+ *
+ * Order matters, and is CPython's where a program could tell: descriptors, cwd, umask, signals,
+ * session, group, limits, identity, closing, mask, exec.  The descriptor table comes first of
+ * all: until it is ours, a dup2 would overwrite the parent's.
+ */
+#include "internal.h"
+#include "rawsys.h"
+
+#ifdef __linux__
+
+#ifndef SIGXFZ
+#define SIGXFZ 0 /* not on Linux */
+#endif
+
+/* The kernel's sigaction, which is not libc's. */
+struct ksigaction {
+    void (*handler)(int);
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+};
+
+static FSP_UNINSTRUMENTED int failed(struct fsp_launch *l, long r, enum fsp_stage stage,
+                                     int index) {
+    l->error->index = index;
+    l->error->stage = stage;
+    l->error->err = (int)-r;
+    return 127;
+}
+
+/*
+ * The parent's descriptors from wherever the parent has them into a table that holds none but
+ * 0-2, so that a parent with many open files costs no copy of them (pidfd_getfd, Linux 5.6).
+ */
+static FSP_UNINSTRUMENTED long fetch_sources(struct fsp_launch *l) {
+    long pidfd = raw(pidfd_open, l->parent, 0);
+    if (pidfd < 0) return pidfd;
+    for (size_t i = 0; i < l->nmoves; i++) {
+        if (l->moves[i].source < 3) continue;
+        long fd = raw(pidfd_getfd, pidfd, l->moves[i].source, 0);
+        if (fd < 0) return fd;
+        l->moves[i].source = (int)fd;
+    }
+    return 0;
+}
+
+static FSP_UNINSTRUMENTED long own_table(struct fsp_launch *l) {
+    long r = 0;
+    if (l->table == FSP_TABLE_UNSHARE) r = raw(close_range, l->table_end, ~0u, CLOSE_RANGE_UNSHARE);
+    if (l->table == FSP_TABLE_FETCH) {
+        r = raw(close_range, 3, ~0u, CLOSE_RANGE_UNSHARE);
+        if (r == 0) r = fetch_sources(l);
+    }
+    return r;
+}
+
+static FSP_UNINSTRUMENTED long dup_onto(int from, int to) {
+    long r;
+    do r = raw(dup3, from, to, 0);
+    while (r == -EINTR || r == -EBUSY);
+    return r;
+}
+
+static FSP_UNINSTRUMENTED long place_fds(struct fsp_launch *l, int *index) {
+    size_t nops = fsp_fdmap_order(l->moves, l->nmoves, l->ops);
+    long saved = -1, r;
+    for (size_t i = 0; i < nops; i++) {
+        const struct fsp_fdop *op = &l->ops[i];
+        int from = op->source == FSP_FD_SAVED ? (int)saved : op->source;
+        *index = op->target;
+        switch (op->kind) {
+        case FSP_FD_SAVE:
+            r = saved = raw(fcntl, from, F_DUPFD_CLOEXEC, 3);
+            break;
+        case FSP_FD_KEEP:
+            r = raw(fcntl, from, F_SETFD, 0);
+            break;
+        default:
+            r = dup_onto(from, op->target);
+        }
+        if (r < 0) return r;
+    }
+    return 0;
+}
+
+static FSP_UNINSTRUMENTED void set_default(int sig) {
+    struct ksigaction dfl = {0};
+    if (sig) raw(rt_sigaction, sig, &dfl, NULL, sizeof dfl.mask);
+}
+
+/* A handler must not run here when the mask is lifted; ignored signals stay ignored. */
+static FSP_UNINSTRUMENTED void reset_handlers(void) {
+    for (int sig = 1; sig <= 64; sig++) {
+        struct ksigaction old = {0};
+        if (raw(rt_sigaction, sig, NULL, &old, sizeof old.mask) < 0) continue;
+        if (old.handler != SIG_DFL && old.handler != SIG_IGN) set_default(sig);
+    }
+}
+
+static FSP_UNINSTRUMENTED void reset_signals(const struct fsp_launch *l) {
+    if (l->reset_handlers) reset_handlers();
+    if (l->plan->flags & FSP_FLAG_RESTORE_SIGNALS) {
+        set_default(SIGPIPE);
+        set_default(SIGXFZ);
+        set_default(SIGXFSZ);
+    }
+}
+
+static FSP_UNINSTRUMENTED long set_rlimits(const struct fsp_plan *plan, int *index) {
+    for (size_t i = 0; i < plan->nrlimits; i++) {
+        const struct fsp_rlimit *limit = &plan->rlimits[i];
+        uint64_t value[2] = {limit->value.rlim_cur, limit->value.rlim_max}; /* struct rlimit64 */
+        *index = (int)i;
+        long r = raw(prlimit64, 0, limit->resource, value, NULL);
+        if (r < 0) return r;
+    }
+    return 0;
+}
+
+/* 32-bit ids have numbers of their own on the oldest architectures. */
+#ifdef SYS_setgroups32
+#define SYS_fsp_setgroups SYS_setgroups32
+#define SYS_fsp_setresgid SYS_setresgid32
+#define SYS_fsp_setresuid SYS_setresuid32
+#else
+#define SYS_fsp_setgroups SYS_setgroups
+#define SYS_fsp_setresgid SYS_setresgid
+#define SYS_fsp_setresuid SYS_setresuid
+#endif
+
+/* Groups first and the user last: after that there is no right left to do the others. */
+static FSP_UNINSTRUMENTED long set_identity(const struct fsp_plan *plan, enum fsp_stage *stage) {
+    long r = 0;
+    *stage = FSP_STAGE_GROUPS;
+    if (plan->set_groups) r = raw(fsp_setgroups, plan->ngroups, plan->groups);
+    if (r < 0) return r;
+    *stage = FSP_STAGE_GID;
+    if (plan->gid != FSP_ID_NONE) r = raw(fsp_setresgid, plan->gid, plan->gid, plan->gid);
+    if (r < 0) return r;
+    *stage = FSP_STAGE_UID;
+    if (plan->uid != FSP_ID_NONE) r = raw(fsp_setresuid, plan->uid, plan->uid, plan->uid);
+    return r;
+}
+
+static FSP_UNINSTRUMENTED bool is_kept(const struct fsp_plan *plan, long fd) {
+    for (size_t i = 0; i < plan->nkeep; i++)
+        if (plan->keep[i] == fd) return true;
+    return false;
+}
+
+/* Before Linux 5.9: ask /proc which descriptors there are, or try every number there may be. */
+static FSP_UNINSTRUMENTED void sweep_slowly(const struct fsp_plan *plan) {
+    struct dirent64_head {
+        uint64_t ino;
+        int64_t off;
+        uint16_t reclen;
+        uint8_t type;
+        char name[];
+    };
+    _Alignas(8) char buf[1024];
+    long dir = raw(openat, AT_FDCWD, "/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0), n;
+    if (dir < 0) {
+        uint64_t limit[2] = {0};
+        if (raw(prlimit64, 0, RLIMIT_NOFILE, NULL, limit) < 0) limit[0] = 1 << 16;
+        for (long fd = 3; fd < (long)limit[0]; fd++)
+            if (!is_kept(plan, fd)) raw(close, fd);
+        return;
+    }
+    while ((n = raw(getdents64, dir, buf, sizeof buf)) > 0)
+        for (long at = 0; at < n;) {
+            const struct dirent64_head *entry = (const void *)(buf + at);
+            long fd = 0;
+            const char *c = entry->name;
+            for (; *c >= '0' && *c <= '9'; c++) fd = fd * 10 + (*c - '0');
+            if (c > entry->name && fd > 2 && fd != dir && !is_kept(plan, fd)) raw(close, fd);
+            at += entry->reclen;
+        }
+    raw(close, dir);
+}
+
+/* Close the gaps between what is kept (ascending, see plan.c). */
+static FSP_UNINSTRUMENTED void sweep(const struct fsp_plan *plan) {
+    unsigned from = 3;
+    for (size_t i = 0; i <= plan->nkeep; i++) {
+        unsigned keep = i < plan->nkeep ? (unsigned)plan->keep[i] : 0;
+        if (i < plan->nkeep && keep < 3) continue;
+        unsigned last = i < plan->nkeep ? keep - 1 : ~0u;
+        if (from <= last && raw(close_range, from, last, 0) < 0) {
+            sweep_slowly(plan);
+            return;
+        }
+        from = keep + 1;
+    }
+}
+
+/* The first error that is not "no such file" is the one to report, as os.execvpe does. */
+static FSP_UNINSTRUMENTED long try_exec(const struct fsp_launch *l) {
+    const struct fsp_plan *plan = l->plan;
+    if (l->path) {
+        long r = raw(execve, l->path, plan->argv, plan->envp);
+        if (!plan->search) return r;
+    }
+    if (!plan->search) return raw(execve, plan->file, plan->argv, plan->envp);
+
+    char path[PATH_MAX];
+    const char *rest = plan->search;
+    long first = 0, r = -ENOENT;
+    while (rest) {
+        r = fsp_path_next(&rest, plan->file, path, sizeof path);
+        if (r > 0) r = raw(execve, path, plan->argv, plan->envp);
+        if (r != -ENOENT && r != -ENOTDIR && first == 0) first = r;
+    }
+    return first ? first : r;
+}
+
+FSP_UNINSTRUMENTED int fsp_child_main(void *arg) {
+    struct fsp_launch *l = arg;
+    const struct fsp_plan *plan = l->plan;
+    enum fsp_stage stage;
+    int index = -1;
+    long r;
+
+    if ((r = own_table(l)) < 0) return failed(l, r, FSP_STAGE_TABLE, -1);
+    if ((r = place_fds(l, &index)) < 0) return failed(l, r, FSP_STAGE_FDS, index);
+    if (plan->cwd && (r = raw(chdir, plan->cwd)) < 0) return failed(l, r, FSP_STAGE_CWD, -1);
+    if (plan->umask >= 0) raw(umask, plan->umask);
+    reset_signals(l);
+    if (plan->flags & FSP_FLAG_SETSID && (r = raw(setsid, 0)) < 0)
+        return failed(l, r, FSP_STAGE_SESSION, -1);
+    if (plan->flags & FSP_FLAG_SETPGROUP && (r = raw(setpgid, 0, plan->pgroup)) < 0)
+        return failed(l, r, FSP_STAGE_PGROUP, -1);
+    if ((r = set_rlimits(plan, &index)) < 0) return failed(l, r, FSP_STAGE_RLIMIT, index);
+    if ((r = set_identity(plan, &stage)) < 0) return failed(l, r, stage, -1);
+    if (l->sweep) sweep(plan);
+    raw(rt_sigprocmask, SIG_SETMASK, &l->mask, NULL, sizeof l->mask);
+    r = try_exec(l);
+    return failed(l, r, FSP_STAGE_EXEC, -1);
+}
+
+#endif

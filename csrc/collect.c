@@ -1,0 +1,108 @@
+/*
+ * collect.c - stdout and stderr of a running child.
+ *
+ * Bytes are held until the job ends, or, once it is known to live on and was asked to stream, told
+ * in chunks as they come.  At most FSP_WINDOW told bytes per stream wait for the caller; then the
+ * pipe is left alone, fills up, and the child is slowed by its own writes.
+ */
+#include "engine.h"
+
+#define READS_PER_TURN 16 /* then the spawner's other children have theirs */
+
+static int reserve(struct fsp_buf *buf, size_t more) {
+    size_t need = buf->len + more, cap = buf->cap;
+    if (need <= cap) return 0;
+    /* The first read of a short-lived child is its whole output: take just that. */
+    cap = cap == 0 || need > cap * 2 ? need : cap * 2;
+    char *data = sys_realloc(buf->data, cap);
+    if (data == NULL) return -ENOMEM;
+    buf->data = data;
+    buf->cap = cap;
+    return 0;
+}
+
+static int hold(struct fsp_out *out, const char *data, size_t len) {
+    int r = reserve(&out->held, len);
+    if (r < 0) return r;
+    memcpy(out->held.data + out->held.len, data, len);
+    out->held.len += len;
+    return 0;
+}
+
+static int tell(struct fsp_job *job, int stream, const char *data, size_t len) {
+    struct fsp_chunk *chunk = sys_malloc(sizeof *chunk + len);
+    if (chunk == NULL) return -ENOMEM;
+    *chunk = (struct fsp_chunk){NULL, stream, len};
+    memcpy(chunk->data, data, len);
+    fsp_job_tell_output(job, chunk);
+    return 0;
+}
+
+/* The part of len that the cap still allows; the first byte beyond it ends the job. */
+static size_t capped(struct fsp_spawner *s, struct fsp_job *job, size_t len) {
+    uint64_t max = job->options.limits.max_output;
+    if (max == 0) return len;
+    uint64_t left = max > job->total_output ? max - job->total_output : 0;
+    if (len <= left) return len;
+    job->outcome.truncated = 1;
+    fsp_job_terminate(s, job);
+    return (size_t)left;
+}
+
+static int deliver(struct fsp_spawner *s, struct fsp_job *job, int stream, size_t len) {
+    size_t kept = capped(s, job, len);
+    job->total_output += len;
+    if (kept == 0) return 0;
+    struct fsp_out *out = &job->out[stream];
+    if (!job->streaming) return hold(out, s->scratch, kept);
+    /* The last bytes of a child travel with its end; more than that is someone else's output. */
+    if (job->exited && out->held.len + kept <= FSP_SCRATCH) return hold(out, s->scratch, kept);
+    int r = out->held.len ? tell(job, stream, out->held.data, out->held.len) : 0;
+    out->held.len = 0;
+    return r < 0 ? r : tell(job, stream, s->scratch, kept);
+}
+
+static void unwatch(struct fsp_spawner *s, struct fsp_out *out) {
+    if (out->watched) fsp_poller_forget(&s->poller, out->fd, FSP_POLL_IN);
+    out->watched = false;
+}
+
+void fsp_out_close(struct fsp_spawner *s, struct fsp_job *job, int stream) {
+    struct fsp_out *out = &job->out[stream];
+    if (out->fd < 0) return;
+    unwatch(s, out);
+    sys_close(out->fd);
+    out->fd = -1;
+}
+
+void fsp_out_watch(struct fsp_spawner *s, struct fsp_job *job, int stream) {
+    struct fsp_out *out = &job->out[stream];
+    if (out->fd < 0 || out->watched) return;
+    uint64_t token =
+        fsp_slots_token(&s->slots, job, stream ? FSP_SOURCE_STDERR : FSP_SOURCE_STDOUT);
+    out->watched = fsp_poller_watch(&s->poller, out->fd, FSP_POLL_IN, token) == 0;
+    if (!out->watched) fsp_job_set_due(s, job, FSP_DUE_POLL, sys_now() + FSP_HOLD_NS);
+}
+
+/*
+ * A short read means that the pipe was empty; asking again only to hear EAGAIN is left out while
+ * the child lives.  After its exit the answer matters: end of file, or someone else's pipe too.
+ */
+bool fsp_out_pump(struct fsp_spawner *s, struct fsp_job *job, int stream) {
+    struct fsp_out *out = &job->out[stream];
+    for (int turn = 0; turn < READS_PER_TURN && out->fd >= 0; turn++) {
+        if (job->streaming && !fsp_job_has_room(job, stream)) {
+            unwatch(s, out);
+            return true;
+        }
+        ssize_t n = sys_read(out->fd, s->scratch, FSP_SCRATCH);
+        if (n == -EAGAIN) return true;
+        if (n <= 0) {
+            fsp_out_close(s, job, stream);
+            return true;
+        }
+        if (deliver(s, job, stream, (size_t)n) < 0) return false;
+        if (n < FSP_SCRATCH && !job->exited) return true;
+    }
+    return true;
+}

@@ -1,0 +1,287 @@
+/*
+ * fastspawn.h - the whole C interface of the core.
+ *
+ * Three steps of a process's life, each usable without the next:
+ *
+ *   plan     what to run, as plain data, flattened once        (fsp_plan_*)
+ *   spawn    start it on the calling thread, wait, signal      (fsp_spawn, fsp_wait, fsp_kill)
+ *   engine   threads that start, feed, collect, limit and reap (fsp_engine_*, fsp_job_*)
+ *
+ * Conventions.  Functions return 0 or a positive result, else -errno; results go through
+ * trailing out-parameters.  Nothing here aborts, prints, or reports through errno.  Times are
+ * nanoseconds, sizes are bytes.  Unless a prototype says otherwise a function may be called from
+ * any thread and is not async-signal-safe.
+ */
+#ifndef FASTSPAWN_H
+#define FASTSPAWN_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Where a spawn failed.  FSP_STAGE_EXEC is the program itself; the rest is the way to it. */
+enum fsp_stage {
+    FSP_STAGE_NONE,
+    FSP_STAGE_PREPARE, /* in the parent: memory, pipes, stack */
+    FSP_STAGE_CLONE,   /* the clone, vfork or fork itself */
+    FSP_STAGE_TABLE,   /* making the descriptor table private (never reported: retried) */
+    FSP_STAGE_FDS,     /* placing descriptor number `index` */
+    FSP_STAGE_CWD,
+    FSP_STAGE_SIGNALS,
+    FSP_STAGE_SESSION,
+    FSP_STAGE_PGROUP,
+    FSP_STAGE_RLIMIT, /* rlimit number `index` of the plan */
+    FSP_STAGE_GROUPS,
+    FSP_STAGE_GID,
+    FSP_STAGE_UID,
+    FSP_STAGE_EXEC,
+};
+
+struct fsp_error {
+    int err; /* errno, positive; 0: none */
+    enum fsp_stage stage;
+    int index;
+};
+
+/* ---- plan ------------------------------------------------------------------------------ */
+
+struct fsp_rlimit {
+    int resource; /* RLIMIT_* */
+    struct rlimit value;
+};
+
+#define FSP_FLAG_SETSID          0x1u /* setsid() in the child */
+#define FSP_FLAG_CLOSE_FDS       0x2u /* only 0-2 and keep_fds survive the exec */
+#define FSP_FLAG_RESTORE_SIGNALS 0x4u /* SIGPIPE, SIGXFZ, SIGXFSZ back to default */
+#define FSP_FLAG_SETPGROUP       0x8u /* setpgid(0, pgroup) in the child */
+
+#define FSP_ID_NONE ((uint32_t)-1)
+
+/* What to run.  Everything is borrowed for the call of fsp_plan_new only. */
+struct fsp_spec {
+    const char *file;        /* the program; without a slash it is looked up on `search` */
+    const char *const *argv; /* NULL-terminated, at least one entry */
+    const char *const *envp; /* NULL-terminated */
+    const char *search;      /* directories separated by ':'; NULL: `file` is used as it is */
+    const char *cwd;         /* NULL: the caller's */
+    const int *keep_fds;     /* descriptors >= 0 that the child keeps under their numbers */
+    size_t nkeep_fds;
+    const struct fsp_rlimit *rlimits;
+    size_t nrlimits;
+    const uint32_t *groups; /* setgroups(); NULL: unchanged */
+    size_t ngroups;
+    uint32_t uid, gid; /* FSP_ID_NONE: unchanged */
+    int umask;         /* -1: unchanged */
+    pid_t pgroup;      /* with FSP_FLAG_SETPGROUP; 0: a new group */
+    unsigned flags;
+};
+
+struct fsp_plan; /* immutable, reference-counted, one allocation */
+
+/* -EINVAL (no argv, no file), -ENOMEM.  The new plan has one reference, the caller's. */
+int fsp_plan_new(const struct fsp_spec *spec, struct fsp_plan **out);
+struct fsp_plan *fsp_plan_ref(struct fsp_plan *plan);
+void fsp_plan_unref(struct fsp_plan *plan); /* NULL is allowed */
+
+/*
+ * The path that a spawn of this plan would execute now, into buf: its length, or -errno as the
+ * exec would give it (-ENOENT, -EACCES, ...).  `max_age` is how old (ns) a cached answer may be;
+ * 0 looks at every directory's mtime again.  -ENAMETOOLONG if it does not fit.
+ */
+int fsp_plan_resolve(const struct fsp_plan *plan, uint64_t max_age, char *buf, size_t size);
+
+/* ---- spawn ----------------------------------------------------------------------------- */
+
+struct fsp_child {
+    pid_t pid;
+    int pidfd; /* close-on-exec; -1 where the kernel has none */
+};
+
+/* Source descriptors for the child's 0, 1, 2; -1: the caller's own. */
+struct fsp_stdio {
+    int fd[3];
+};
+
+#define FSP_SPAWN_PRIVATE                                                                          \
+    0x1u /* the calling thread owns its table, all of it close-on-exec,                            \
+            and blocks every signal: skip what that makes needless */
+
+/*
+ * Start the plan on the calling thread, which is held until the child has executed the program
+ * or failed to.  On success the caller owns child->pidfd and must wait for the child.  On failure
+ * nothing is left: no child, no descriptor.  `mask` is the signal mask of the child (NULL: the
+ * caller's).  The calling thread's descriptors, memory and number of open files do not change
+ * what a spawn costs.
+ */
+int fsp_spawn(const struct fsp_plan *plan, const struct fsp_stdio *io, unsigned flags,
+              const uint64_t *mask, struct fsp_child *child, struct fsp_error *error);
+
+/*
+ * Backends: clone3, clone, vfork, posix_spawn, fork; the first one that works here is used.
+ * select(name) pins one (-EINVAL: no such name; -ENOTSUP: not built for this system), NULL or ""
+ * returns to choosing.  name() is the one that the next spawn tries first.
+ */
+int fsp_backend_select(const char *name);
+const char *fsp_backend_name(void);
+const char *fsp_backend_list(size_t i); /* the i-th name built in, NULL past the last */
+
+struct fsp_status {
+    int code; /* exit status, or -signal */
+    int lost; /* someone else reaped the child (or SIGCHLD is ignored): code is not known */
+    struct rusage usage;
+};
+
+/*
+ * Reap: 1 and *status when the child has ended, 0 when it has not (only with !block), -errno.
+ * Stopped and continued children have not ended.  Closes and forgets child->pidfd on 1.
+ */
+int fsp_wait(struct fsp_child *child, int block, struct fsp_status *status);
+
+/* Send a signal to the child (or its process group).  -ESRCH once it was reaped; a recycled pid
+ * is never hit, since the signal goes through the pidfd or to a child that is not reaped yet. */
+int fsp_kill(const struct fsp_child *child, int group, int sig);
+
+/* ---- engine ---------------------------------------------------------------------------- */
+
+struct fsp_engine;
+struct fsp_job;
+
+enum fsp_io {
+    FSP_IO_INHERIT,
+    FSP_IO_NULL,
+    FSP_IO_PIPE,
+    FSP_IO_STDOUT, /* stderr only: where stdout goes */
+};
+
+struct fsp_limits {
+    uint64_t timeout;    /* from spawn to TERM; 0: none */
+    uint64_t kill_grace; /* from TERM to KILL */
+    uint64_t drain;      /* from the leader's exit to giving up on pipes that others hold */
+    uint64_t max_output; /* bytes of stdout and stderr together; 0: no limit */
+};
+
+#define FSP_JOB_STREAM  0x1u /* output of a child that lives on is delivered as it comes */
+#define FSP_JOB_FEED    0x2u /* stdin comes through fsp_job_write, after `input` */
+#define FSP_JOB_STARTED 0x4u /* tell when it runs */
+
+struct fsp_job_options {
+    enum fsp_io in, out, err;
+    struct fsp_limits limits;
+    unsigned flags;
+    const void *input; /* borrowed until the job has ended */
+    size_t input_len;
+    void *user;
+};
+
+/* An owned run of bytes. */
+struct fsp_buf {
+    char *data;
+    size_t len, cap;
+};
+
+/* How a job ended; valid once its news say `ended`, until fsp_job_free. */
+struct fsp_outcome {
+    struct fsp_error error; /* err != 0: never ran, or memory ran out while collecting */
+    struct fsp_status status;
+    pid_t pid;                /* valid from `started` */
+    uint64_t wall;            /* spawn to reap */
+    struct fsp_buf output[2]; /* stdout, stderr: what was not delivered in chunks */
+    unsigned timed_out : 1, truncated : 1, cancelled : 1;
+};
+
+/* Output that came while the child lived (FSP_JOB_STREAM). */
+struct fsp_chunk {
+    struct fsp_chunk *next;
+    int stream; /* 0: stdout, 1: stderr */
+    size_t len;
+    char data[];
+};
+
+/* What happened to a job since the last take; in this order. */
+struct fsp_news {
+    unsigned started : 1; /* FSP_JOB_STARTED was asked for, and it runs */
+    unsigned drained : 1; /* the stdin queue fell below its low-water mark */
+    unsigned ended : 1;   /* the last news of a job */
+    struct fsp_chunk *chunks;
+};
+
+/*
+ * Start `spawners` threads.  They own their descriptor tables (where the kernel allows it), so
+ * what the caller opens later is invisible to children and costs them nothing.  `mask` is the
+ * signal mask that children get (NULL: the caller's).  -EAGAIN, -EMFILE, -ENOMEM.
+ */
+int fsp_engine_new(unsigned spawners, const uint64_t *mask, struct fsp_engine **out);
+
+/* Becomes readable when jobs have news.  Owned by the engine. */
+int fsp_engine_fd(const struct fsp_engine *engine);
+
+/* The jobs that have news, in the order in which they first had them, each with all of it: a
+ * list through fsp_job_next.  One thread takes at a time. */
+struct fsp_job *fsp_engine_take(struct fsp_engine *engine);
+struct fsp_job *fsp_job_next(const struct fsp_job *job);
+
+/* What the last take brought.  The chunks are the caller's (free(3) each). */
+struct fsp_news *fsp_job_news(struct fsp_job *job);
+
+/* Kill what runs, refuse what comes (-ESHUTDOWN), and let each job end. */
+void fsp_engine_stop(struct fsp_engine *engine);
+
+/* Stop, wait for the threads, free.  News not taken are dropped; the jobs remain the caller's to
+ * free.  In a forked child it frees nothing and returns at once. */
+void fsp_engine_free(struct fsp_engine *engine);
+
+/* 1 in a process forked from the one that made the engine: its threads do not exist here. */
+int fsp_engine_forked(const struct fsp_engine *engine);
+
+struct fsp_engine_stats {
+    uint64_t started, finished, retried; /* children spawned, jobs ended, spawns put off (EAGAIN) */
+    unsigned running, pending, spawners, private_tables;
+};
+void fsp_engine_stats(struct fsp_engine *engine, struct fsp_engine_stats *out);
+
+/*
+ * Hand over a command: never blocks, takes its own reference to the plan.  After a
+ * success it ends exactly once, whatever happens.  -ESHUTDOWN, -ECHILD (forked), -ENOMEM.
+ */
+int fsp_engine_submit(struct fsp_engine *engine, struct fsp_plan *plan,
+                      const struct fsp_job_options *options, struct fsp_job **out);
+
+void *fsp_job_user(const struct fsp_job *job);
+struct fsp_outcome *fsp_job_outcome(struct fsp_job *job);
+
+/* Queue a copy for stdin: 1 when the queue is above its high-water mark (wait for
+ * `drained`), else 0.  -EPIPE after eof, -ENOMEM.  Bytes to a child that does not read
+ * them are dropped when it ends. */
+int fsp_job_write(struct fsp_job *job, const void *data, size_t len);
+void fsp_job_write_eof(struct fsp_job *job);
+
+/* Give back `len` delivered bytes: the engine holds at most a fixed window per stream. */
+void fsp_job_consumed(struct fsp_job *job, int stream, size_t len);
+
+/* TERM to the process group, grace, KILL.  A job not yet started never starts. */
+void fsp_job_cancel(struct fsp_job *job);
+
+/* Send one signal (to the group if `group`); nothing happens once the child has ended. */
+void fsp_job_signal(struct fsp_job *job, int group, int sig);
+
+/* After `ended` only. */
+void fsp_job_free(struct fsp_job *job);
+
+/* ---- tests ----------------------------------------------------------------------------- */
+
+/*
+ * The seam: every system call and allocation of the core asks this hook first, by name ("pipe2",
+ * "malloc", ...).  A positive result is the errno it fails with.  NULL: off.  The hook also runs
+ * in children between clone and exec, so it must be async-signal-safe.
+ */
+void fsp_fault_set(int (*hook)(const char *call));
+
+#ifdef __cplusplus
+}
+#endif
+#endif

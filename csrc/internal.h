@@ -1,0 +1,176 @@
+/*
+ * internal.h - what the files of the core know of one another.
+ */
+#ifndef FSP_INTERNAL_H
+#define FSP_INTERNAL_H
+
+#include "sys.h" /* first: it sets the feature macros */
+
+#include "fastspawn.h"
+
+#include <limits.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <string.h>
+
+/* ---- plan.c ---- */
+
+struct fsp_plan {
+    unsigned refs; /* atomic; everything else is written once */
+    const char *file;
+    const char *search; /* NULL: `file` has a slash or needs no search */
+    char *const *argv;
+    char *const *envp;
+    const char *cwd;
+    const int *keep; /* ascending, without duplicates */
+    size_t nkeep;
+    const struct fsp_rlimit *rlimits;
+    size_t nrlimits;
+    const uint32_t *groups; /* meaningful with set_groups only: an empty list is a request too */
+    size_t ngroups;
+    uint32_t uid, gid;
+    int umask;
+    pid_t pgroup;
+    unsigned flags;
+    bool set_groups;
+};
+
+/* uid, gid, groups: libc and the kernel both make these unsafe on shared memory. */
+static inline bool fsp_plan_credentials(const struct fsp_plan *plan) {
+    return plan->uid != FSP_ID_NONE || plan->gid != FSP_ID_NONE || plan->set_groups;
+}
+
+/* ---- path.c ---- */
+
+/* The length of the first executable `file` on `search`, written to buf, or -errno. */
+int fsp_path_lookup(const char *search, const char *file, uint64_t max_age, char *buf, size_t size);
+
+/* Take the next directory of a search list: joins it with file into buf.  Returns the length, 0
+ * past the last one, -ENAMETOOLONG for one that does not fit.  Async-signal-safe. */
+int fsp_path_next(const char **search, const char *file, char *buf, size_t size);
+
+/* ---- fdmap.c ---- */
+
+struct fsp_move {
+    int source, target;
+};
+
+struct fsp_fdop {
+    enum { FSP_FD_DUP, FSP_FD_KEEP, FSP_FD_SAVE } kind;
+    int source, target; /* SAVE: source only; the copy's number is known at run time */
+};
+
+#define FSP_FD_SAVED (-2) /* as a source: the latest SAVE's copy */
+
+/*
+ * Order `n` moves with distinct targets, to be made as if all at once, into at most
+ * FSP_FDMAP_OPS(n) operations.  Consumes `moves`.  Async-signal-safe.
+ */
+#define FSP_FDMAP_OPS(n) ((n) + (n) / 2)
+size_t fsp_fdmap_order(struct fsp_move *moves, size_t n, struct fsp_fdop *ops);
+
+/* ---- child.c, spawn.c, backend_*.c ---- */
+
+/* What the child does about the descriptor table before it touches one of them. */
+enum fsp_table {
+    FSP_TABLE_COPIED,  /* it has a copy already */
+    FSP_TABLE_UNSHARE, /* shared: copy up to `table_end`, drop the rest */
+    FSP_TABLE_FETCH,   /* shared: drop everything, then fetch the sources from the parent */
+};
+
+/* One spawn, between parent and child.  With shared memory both read and write this very struct. */
+struct fsp_launch {
+    const struct fsp_plan *plan;
+    const char *path; /* tried first; NULL: search */
+    struct fsp_move *moves;
+    struct fsp_fdop *ops; /* room for FSP_FDMAP_OPS(nmoves) */
+    size_t nmoves;
+    enum fsp_table table;
+    unsigned table_end;
+    bool avoid_fetch, avoid_unshare;
+    pid_t parent;
+    bool sweep;          /* close what the child should not keep */
+    bool reset_handlers; /* the backend could not ask the kernel to */
+    uint64_t mask;
+    volatile struct fsp_error *error; /* zero until the child fails */
+
+    struct fsp_child child; /* out */
+};
+
+/* The life of a child up to exec; returns the exit status after a failure. */
+int fsp_child_main(void *launch);
+
+struct fsp_backend {
+    const char *name;
+    /* Start it and wait for exec: 0 (look at launch->error), or -errno of the clone itself. */
+    int (*launch)(struct fsp_launch *launch);
+    bool shares_memory; /* no credentials there */
+    bool shares_table;  /* offers FSP_TABLE_UNSHARE and FETCH */
+    bool by_libc;       /* knows only what posix_spawn does */
+};
+
+extern const struct fsp_backend fsp_backend_clone3, fsp_backend_clone, fsp_backend_vfork,
+    fsp_backend_posix_spawn, fsp_backend_fork;
+
+/* Can posix_spawn express this plan? */
+bool fsp_posix_spawn_can(const struct fsp_plan *plan);
+
+#define FSP_STACK_SIZE (64 * 1024)
+void *fsp_stack_get(void); /* lowest address of FSP_STACK_SIZE bytes above a guard page, or NULL */
+void fsp_stack_put(void *stack);
+
+/* ---- wait.c ---- */
+
+/* Would fsp_wait reap it now?  For children without a pidfd. */
+bool fsp_has_exited(const struct fsp_child *child);
+
+/* ---- poller_*.c ---- */
+
+#define FSP_POLL_IN  1u
+#define FSP_POLL_OUT 2u
+
+struct fsp_poller {
+    int fd;
+};
+
+int fsp_poller_init(struct fsp_poller *p);
+void fsp_poller_close(struct fsp_poller *p);
+
+/* Level-triggered; `want` is one of the two.  A descriptor is watched once at a time. */
+int fsp_poller_watch(struct fsp_poller *p, int fd, unsigned want, uint64_t token);
+/* Before fd is closed: a child between clone and exec may hold a copy that keeps it watched. */
+void fsp_poller_forget(struct fsp_poller *p, int fd, unsigned want);
+/* Tells the exit of a child once. */
+int fsp_poller_watch_child(struct fsp_poller *p, const struct fsp_child *child, uint64_t token);
+/* Up to `max` tokens, 0 after `timeout` ns (UINT64_MAX: none). */
+int fsp_poller_wait(struct fsp_poller *p, uint64_t *tokens, int max, uint64_t timeout);
+
+/* A descriptor that wakes: an eventfd, or a pipe where there is none. */
+struct fsp_waker {
+    int fd[2]; /* to wait on, to write to (the same for an eventfd) */
+};
+
+int fsp_waker_init(struct fsp_waker *w);
+void fsp_waker_close(struct fsp_waker *w);
+void fsp_waker_set(struct fsp_waker *w);
+void fsp_waker_clear(struct fsp_waker *w);
+
+/* ---- pipe.c ---- */
+
+/* Pipes for a thread's children, opened ahead of need, each used for one child only: whoever
+ * still holds the pipe of an earlier child could write into the next one's answer. */
+#define FSP_PIPES_AHEAD 4
+
+struct fsp_pipes {
+    int ahead[FSP_PIPES_AHEAD][2];
+    int n;
+};
+
+void fsp_pipes_fill(struct fsp_pipes *pipes); /* in idle time */
+void fsp_pipes_close(struct fsp_pipes *pipes);
+/* fd[0] is the parent's and non-blocking, fd[1] the child's. */
+int fsp_pipe_from_child(struct fsp_pipes *pipes, int fd[2]);
+/* fd[0] is the child's, fd[1] the parent's and non-blocking. */
+int fsp_pipe_to_child(int fd[2]);
+
+#endif

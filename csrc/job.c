@@ -1,0 +1,309 @@
+/*
+ * job.c - the life of a job on its spawner.
+ *
+ *   start -> runs -> leader exits -> pipes at their end (or drain deadline) -> reaped, ended
+ *              \-> terminate: TERM to the group, grace, KILL -> leader exits ...
+ *
+ * The leader stays a zombie while its pipes drain, so that its pid, and with it the group's, stays
+ * ours to signal.  Nothing here blocks: a child may close its pipes and live on, or leave them to
+ * others when it goes.
+ *
+ * Every started job is in the slots and in the heap until finish() takes it out.
+ */
+#include "engine.h"
+
+static uint64_t after(uint64_t now, uint64_t delay) {
+    return delay > UINT64_MAX - now ? UINT64_MAX : now + delay;
+}
+
+void fsp_job_set_due(struct fsp_spawner *s, struct fsp_job *job, enum fsp_due kind, uint64_t at) {
+    job->due[kind] = at;
+    uint64_t next = UINT64_MAX;
+    for (int i = 0; i < FSP_NDUE; i++)
+        if (job->due[i] && job->due[i] < next) next = job->due[i];
+    if (next == job->next_due) return;
+    job->next_due = next;
+    fsp_heap_moved(&s->heap, job);
+}
+
+/* ---- the end ---- */
+
+void fsp_job_end(struct fsp_job *job) {
+    for (int i = 0; i < 2; i++) {
+        job->outcome.output[i] = job->out[i].held;
+        job->out[i].held = (struct fsp_buf){0};
+    }
+    fsp_job_tell_ended(job);
+}
+
+static void close_all(struct fsp_spawner *s, struct fsp_job *job) {
+    fsp_in_close(s, job);
+    fsp_out_close(s, job, 0);
+    fsp_out_close(s, job, 1);
+}
+
+/* Take the status: false if it cannot be had yet.  A child given up is left to its adopter. */
+static bool reap(struct fsp_job *job) {
+    struct fsp_status *status = &job->outcome.status;
+    int r = job->abandoned ? -ETIMEDOUT : fsp_wait(&job->child, 0, status);
+    if (r < 0) {
+        *status = (struct fsp_status){.lost = 1};
+        sys_close(job->child.pidfd);
+    }
+    return r != 0;
+}
+
+static void finish(struct fsp_spawner *s, struct fsp_job *job) {
+    if (job->terminating && !job->killed) {
+        /* The leader has gone; whoever of its group is left goes too. */
+        fsp_kill(&job->child, 1, SIGKILL);
+        job->killed = true;
+    }
+    if (!reap(job)) {
+        /* Known to have ended, but not waitable yet (traced, or reported by kqueue). */
+        fsp_job_set_due(s, job, FSP_DUE_POLL, sys_now() + FSP_WATCH_NS);
+        return;
+    }
+    job->outcome.wall = sys_now() - job->started_at;
+    close_all(s, job);
+    fsp_heap_remove(&s->heap, job);
+    fsp_slots_remove(&s->slots, job);
+    s->hold_until = 0; /* what it held is free: spawns that were put off may try again */
+    fsp_job_end(job);
+}
+
+static bool outputs_closed(const struct fsp_job *job) {
+    return job->out[0].fd < 0 && job->out[1].fd < 0;
+}
+
+/* Memory ran out: the answer cannot be complete, so the child need not go on. */
+static void out_of_memory(struct fsp_spawner *s, struct fsp_job *job) {
+    job->outcome.error = (struct fsp_error){ENOMEM, FSP_STAGE_NONE, -1};
+    fsp_out_close(s, job, 0);
+    fsp_out_close(s, job, 1);
+    fsp_job_terminate(s, job);
+}
+
+/* Returns true when the job has ended. */
+static bool pump(struct fsp_spawner *s, struct fsp_job *job) {
+    for (int i = 0; i < 2; i++)
+        if (!fsp_out_pump(s, job, i)) out_of_memory(s, job);
+    if (!job->exited || !outputs_closed(job)) return false;
+    finish(s, job);
+    return true;
+}
+
+static void leader_exited(struct fsp_spawner *s, struct fsp_job *job) {
+    if (job->exited) return;
+    job->exited = true;
+    fsp_job_set_due(s, job, FSP_DUE_WATCH, 0);
+    fsp_job_set_due(s, job, FSP_DUE_DEADLINE, 0);
+    fsp_in_close(s, job);
+    if (pump(s, job)) return;
+    /* Someone else holds its pipes, or the reader is slow. */
+    job->streaming = job->options.flags & FSP_JOB_STREAM;
+    fsp_out_watch(s, job, 0);
+    fsp_out_watch(s, job, 1);
+    uint64_t drain = after(sys_now(), job->options.limits.drain);
+    fsp_job_set_due(s, job, FSP_DUE_DRAIN, drain ? drain : 1);
+}
+
+/* ---- killing ---- */
+
+static void kill_now(struct fsp_spawner *s, struct fsp_job *job) {
+    fsp_kill(&job->child, 1, SIGKILL);
+    job->terminating = job->killed = true;
+    fsp_job_set_due(s, job, FSP_DUE_KILL, sys_now() + FSP_ABANDON_NS);
+}
+
+/* TERM reaches a stopped child only when it continues. */
+void fsp_job_terminate(struct fsp_spawner *s, struct fsp_job *job) {
+    if (job->terminating) return;
+    job->terminating = true;
+    fsp_job_set_due(s, job, FSP_DUE_DEADLINE, 0);
+    if (job->options.limits.kill_grace == 0) {
+        kill_now(s, job);
+        return;
+    }
+    fsp_kill(&job->child, 1, SIGTERM);
+    fsp_kill(&job->child, 1, SIGCONT);
+    fsp_job_set_due(s, job, FSP_DUE_KILL, after(sys_now(), job->options.limits.kill_grace));
+}
+
+void fsp_job_abort(struct fsp_spawner *s, struct fsp_job *job) {
+    job->outcome.cancelled = 1;
+    job->options.limits.drain = 0;
+    kill_now(s, job);
+    if (job->exited) finish(s, job);
+}
+
+static void grace_over(struct fsp_spawner *s, struct fsp_job *job) {
+    if (job->killed) { /* not even KILL ended it: uninterruptible, or lost */
+        job->abandoned = !job->exited;
+        finish(s, job);
+        return;
+    }
+    kill_now(s, job);
+    if (job->exited) finish(s, job);
+}
+
+/* ---- what the spawner's loop brings ---- */
+
+/* The reader's slowness is no one else's pipe: what the child wrote waits for it. */
+static bool is_stalled(const struct fsp_job *job) {
+    for (int i = 0; i < 2; i++)
+        if (job->out[i].fd >= 0 && !job->out[i].watched) return true;
+    return false;
+}
+
+static void drain_over(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
+    if (is_stalled(job))
+        fsp_job_set_due(s, job, FSP_DUE_DRAIN, after(now, job->options.limits.drain + 1));
+    else
+        finish(s, job);
+}
+
+static void look_again(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
+    if (job->exited && outputs_closed(job)) {
+        finish(s, job);
+        return;
+    }
+    fsp_in_pump(s, job);
+    if (pump(s, job)) return;
+    if (!job->exited && job->child.pidfd < 0) {
+        fsp_job_set_due(s, job, FSP_DUE_POLL, now + FSP_WATCH_NS);
+        if (fsp_has_exited(&job->child)) leader_exited(s, job);
+    }
+}
+
+static void outlived(struct fsp_spawner *s, struct fsp_job *job) {
+    job->streaming = job->options.flags & FSP_JOB_STREAM;
+    fsp_out_watch(s, job, 0);
+    fsp_out_watch(s, job, 1);
+}
+
+/* One thing at a time: each may end the job. */
+void fsp_job_due(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
+    enum fsp_due kind = 0;
+    for (int i = 1; i < FSP_NDUE; i++)
+        if (job->due[i] && (!job->due[kind] || job->due[i] < job->due[kind])) kind = i;
+    fsp_job_set_due(s, job, kind, 0);
+    switch (kind) {
+    case FSP_DUE_WATCH:
+        outlived(s, job);
+        break;
+    case FSP_DUE_DEADLINE:
+        job->outcome.timed_out = 1;
+        fsp_job_terminate(s, job);
+        break;
+    case FSP_DUE_KILL:
+        grace_over(s, job);
+        break;
+    case FSP_DUE_DRAIN:
+        drain_over(s, job, now);
+        break;
+    default:
+        look_again(s, job, now);
+    }
+}
+
+void fsp_job_ready(struct fsp_spawner *s, struct fsp_job *job, enum fsp_source source) {
+    switch (source) {
+    case FSP_SOURCE_CHILD:
+        leader_exited(s, job);
+        break;
+    case FSP_SOURCE_STDIN:
+        fsp_in_pump(s, job);
+        break;
+    default:
+        pump(s, job);
+    }
+}
+
+static void send_signals(struct fsp_job *job, const struct fsp_mail *mail) {
+    for (int group = 0; group < 2; group++)
+        for (int sig = 1; mail->signals[group] >> (sig - 1); sig++) {
+            if (mail->signals[group] >> (sig - 1) & 1 && !job->exited)
+                fsp_kill(&job->child, group, sig);
+            if (sig == 64) break;
+        }
+}
+
+void fsp_job_read_mail(struct fsp_spawner *s, struct fsp_job *job) {
+    struct fsp_mail mail = fsp_job_take_mail(job);
+    fsp_in_append(job, mail.feed);
+    job->in.eof |= mail.eof;
+    fsp_in_pump(s, job);
+    send_signals(job, &mail);
+    if (mail.cancel) {
+        job->outcome.cancelled = 1;
+        fsp_job_terminate(s, job);
+    }
+    if (!mail.stalled || !job->streaming || pump(s, job)) return;
+    for (int i = 0; i < 2; i++)
+        if (fsp_job_has_room(job, i)) fsp_out_watch(s, job, i);
+}
+
+/* ---- the start ---- */
+
+static bool lacks_resources(int err) {
+    return err == EAGAIN || err == EMFILE || err == ENFILE || err == ENOMEM || err == ENOBUFS;
+}
+
+static int spawn(struct fsp_spawner *s, struct fsp_job *job, struct fsp_error *error) {
+    struct fsp_stdio io;
+    int r = fsp_slots_reserve(&s->slots);
+    if (r == 0) r = fsp_heap_reserve(&s->heap);
+    if (r < 0) {
+        *error = (struct fsp_error){-r, FSP_STAGE_PREPARE, -1};
+        return r;
+    }
+    r = fsp_stdio_open(s, job, &io);
+    *error = (struct fsp_error){-r, FSP_STAGE_PREPARE, -1};
+    if (r == 0)
+        r = fsp_spawn(job->plan, &io, s->private ? FSP_SPAWN_PRIVATE : 0, &s->engine->mask,
+                      &job->child, error);
+    fsp_stdio_close(s, &io);
+    return r;
+}
+
+static void running(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
+    job->started_at = now;
+    job->outcome.pid = job->child.pid;
+    job->next_due = UINT64_MAX;
+    fsp_slots_add(&s->slots, job);
+    fsp_heap_add(&s->heap, job);
+    pthread_mutex_lock(&s->engine->lock);
+    s->engine->stats.started++;
+    s->engine->stats.running++;
+    pthread_mutex_unlock(&s->engine->lock);
+
+    uint64_t timeout = job->options.limits.timeout;
+    uint64_t token = fsp_slots_token(&s->slots, job, FSP_SOURCE_CHILD);
+    if (!outputs_closed(job)) fsp_job_set_due(s, job, FSP_DUE_WATCH, now + FSP_WATCH_NS);
+    if (timeout) fsp_job_set_due(s, job, FSP_DUE_DEADLINE, after(now, timeout));
+    if (fsp_poller_watch_child(&s->poller, &job->child, token) < 0) {
+        sys_close(job->child.pidfd);
+        job->child.pidfd = -1;
+        fsp_job_set_due(s, job, FSP_DUE_POLL, now + FSP_WATCH_NS);
+    }
+    if (job->options.flags & FSP_JOB_STARTED) fsp_job_tell_started(job);
+    fsp_in_pump(s, job);
+}
+
+int fsp_job_start(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
+    struct fsp_error error;
+    if (job->give_up_at == 0) job->give_up_at = now + FSP_RETRY_NS;
+    if (spawn(s, job, &error) == 0) {
+        running(s, job, sys_now());
+        return 0;
+    }
+    for (int i = 0; i < 2; i++) fsp_out_close(s, job, i);
+    sys_close(job->in.fd);
+    job->in.fd = -1;
+    if (lacks_resources(error.err) && now < job->give_up_at) return 1;
+    job->outcome.error = error;
+    fsp_in_close(s, job);
+    fsp_job_end(job);
+    return 0;
+}

@@ -1,0 +1,39 @@
+"""fastspawn: one process per request, fast.
+
+A C engine starts, feeds, collects, limits and reaps child processes on threads of its own, so that
+an event loop (or a program without one) never waits for a spawn. ``python -m fastspawn.serve`` is
+an HTTP server on top of it.
+
+The environment variable FASTSPAWN_BACKEND pins the way to spawn (clone3, clone, vfork,
+posix_spawn or fork); without it the first one that works here is used.
+"""
+
+import os
+from importlib.metadata import version
+from subprocess import DEVNULL, PIPE, STDOUT
+
+from fastspawn import _core
+from fastspawn._core import STREAM, Job
+from fastspawn.command import Command, Limits
+from fastspawn.engine import Engine, Sink
+from fastspawn.process import Process
+from fastspawn.result import Result
+
+__version__ = version("fastspawn")
+
+__all__ = [
+    "DEVNULL",
+    "PIPE",
+    "STDOUT",
+    "STREAM",
+    "Command",
+    "Engine",
+    "Job",
+    "Limits",
+    "Process",
+    "Result",
+    "Sink",
+    "__version__",
+]
+
+_core.select_backend(os.environ.get("FASTSPAWN_BACKEND"))

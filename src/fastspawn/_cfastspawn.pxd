@@ -1,0 +1,197 @@
+# A transcription of csrc/fastspawn.h, which documents every line of it.
+
+from libc.stdint cimport uint32_t, uint64_t
+
+
+cdef extern from "<sys/resource.h>" nogil:
+    ctypedef unsigned long rlim_t
+    struct rlimit:
+        rlim_t rlim_cur
+        rlim_t rlim_max
+    struct timeval:
+        long tv_sec
+        long tv_usec
+    struct rusage:
+        timeval ru_utime
+        timeval ru_stime
+        long ru_maxrss
+        long ru_ixrss
+        long ru_idrss
+        long ru_isrss
+        long ru_minflt
+        long ru_majflt
+        long ru_nswap
+        long ru_inblock
+        long ru_oublock
+        long ru_msgsnd
+        long ru_msgrcv
+        long ru_nsignals
+        long ru_nvcsw
+        long ru_nivcsw
+
+
+cdef extern from "<sys/types.h>" nogil:
+    ctypedef int pid_t
+
+
+cdef extern from "fastspawn.h" nogil:
+    enum fsp_stage:
+        FSP_STAGE_NONE
+        FSP_STAGE_PREPARE
+        FSP_STAGE_CLONE
+        FSP_STAGE_FDS
+        FSP_STAGE_CWD
+        FSP_STAGE_SIGNALS
+        FSP_STAGE_SESSION
+        FSP_STAGE_PGROUP
+        FSP_STAGE_RLIMIT
+        FSP_STAGE_GROUPS
+        FSP_STAGE_GID
+        FSP_STAGE_UID
+        FSP_STAGE_EXEC
+
+    struct fsp_error:
+        int err
+        fsp_stage stage
+        int index
+
+    struct fsp_rlimit:
+        int resource
+        rlimit value
+
+    unsigned FSP_FLAG_SETSID
+    unsigned FSP_FLAG_CLOSE_FDS
+    unsigned FSP_FLAG_RESTORE_SIGNALS
+    unsigned FSP_FLAG_SETPGROUP
+    uint32_t FSP_ID_NONE
+
+    struct fsp_spec:
+        const char *file
+        const char *const *argv
+        const char *const *envp
+        const char *search
+        const char *cwd
+        const int *keep_fds
+        size_t nkeep_fds
+        const fsp_rlimit *rlimits
+        size_t nrlimits
+        const uint32_t *groups
+        size_t ngroups
+        uint32_t uid
+        uint32_t gid
+        int umask
+        pid_t pgroup
+        unsigned flags
+
+    struct fsp_plan
+    int fsp_plan_new(const fsp_spec *spec, fsp_plan **out)
+    void fsp_plan_unref(fsp_plan *plan)
+    int fsp_plan_resolve(const fsp_plan *plan, uint64_t max_age, char *buf, size_t size)
+
+    struct fsp_child:
+        pid_t pid
+        int pidfd
+
+    struct fsp_stdio:
+        int fd[3]
+
+    int fsp_spawn(const fsp_plan *plan, const fsp_stdio *io, unsigned flags,
+                  const uint64_t *mask, fsp_child *child, fsp_error *error)
+    int fsp_backend_select(const char *name)
+    const char *fsp_backend_name()
+    const char *fsp_backend_list(size_t i)
+
+    struct fsp_status:
+        int code
+        int lost
+        rusage usage
+
+    int fsp_wait(fsp_child *child, int block, fsp_status *status)
+    int fsp_kill(const fsp_child *child, int group, int sig)
+
+    struct fsp_engine
+    struct fsp_job
+
+    enum fsp_io:
+        FSP_IO_INHERIT
+        FSP_IO_NULL
+        FSP_IO_PIPE
+        FSP_IO_STDOUT
+
+    struct fsp_limits:
+        uint64_t timeout
+        uint64_t kill_grace
+        uint64_t drain
+        uint64_t max_output
+
+    unsigned FSP_JOB_STREAM
+    unsigned FSP_JOB_FEED
+    unsigned FSP_JOB_STARTED
+
+    struct fsp_job_options:
+        # "in" is a keyword here
+        fsp_io in_ "in"
+        fsp_io out
+        fsp_io err
+        fsp_limits limits
+        unsigned flags
+        const void *input
+        size_t input_len
+        void *user
+
+    struct fsp_buf:
+        char *data
+        size_t len
+        size_t cap
+
+    struct fsp_outcome:
+        fsp_error error
+        fsp_status status
+        pid_t pid
+        uint64_t wall
+        fsp_buf output[2]
+        unsigned timed_out
+        unsigned truncated
+        unsigned cancelled
+
+    struct fsp_chunk:
+        fsp_chunk *next
+        int stream
+        size_t len
+        char data[1]
+
+    struct fsp_news:
+        unsigned started
+        unsigned drained
+        unsigned ended
+        fsp_chunk *chunks
+
+    struct fsp_engine_stats:
+        uint64_t started
+        uint64_t finished
+        uint64_t retried
+        unsigned running
+        unsigned pending
+        unsigned spawners
+        unsigned private_tables
+
+    int fsp_engine_new(unsigned spawners, const uint64_t *mask, fsp_engine **out)
+    int fsp_engine_fd(const fsp_engine *engine)
+    fsp_job *fsp_engine_take(fsp_engine *engine)
+    fsp_job *fsp_job_next(const fsp_job *job)
+    fsp_news *fsp_job_news(fsp_job *job)
+    void fsp_engine_stop(fsp_engine *engine)
+    void fsp_engine_free(fsp_engine *engine)
+    int fsp_engine_forked(const fsp_engine *engine)
+    # The struct of the same name.
+    void fsp_engine_get_stats "fsp_engine_stats"(fsp_engine *engine, fsp_engine_stats *out)
+    int fsp_engine_submit(fsp_engine *engine, fsp_plan *plan, const fsp_job_options *options,
+                          fsp_job **out)
+    void *fsp_job_user(const fsp_job *job)
+    fsp_outcome *fsp_job_outcome(fsp_job *job)
+    int fsp_job_write(fsp_job *job, const void *data, size_t len)
+    void fsp_job_write_eof(fsp_job *job)
+    void fsp_job_consumed(fsp_job *job, int stream, size_t len)
+    void fsp_job_cancel(fsp_job *job)
+    void fsp_job_signal(fsp_job *job, int group, int sig)
+    void fsp_job_free(fsp_job *job)

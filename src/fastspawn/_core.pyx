@@ -1,0 +1,639 @@
+"""The binding of the C core (csrc/fastspawn.h): plans, the caller's path, the engine's path.
+
+It converts, and keeps objects alive for as long as C looks at them; what a program should use
+is built on it in command.py and engine.py.
+"""
+
+import os
+import resource
+import sys
+from subprocess import DEVNULL, PIPE, STDOUT
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdlib cimport free
+from libc.string cimport memset
+
+from fastspawn._cfastspawn cimport *
+
+
+class _Stream:
+    """The type of STREAM."""
+
+    def __repr__(self) -> str:
+        return "fastspawn.STREAM"
+
+
+STREAM = _Stream()
+
+cdef enum:
+    PATH_SIZE = 4096
+    NS = 1000000000
+
+
+cdef uint64_t nanoseconds(object seconds) except? 0:
+    """0 is "none" where C has that meaning; a shorter positive time is the shortest there."""
+    if seconds is None:
+        return 0
+    cdef double value = seconds
+    if not value >= 0:
+        raise ValueError(f"a time must not be negative: {seconds!r}")
+    if value >= 1e10:
+        return <uint64_t>1e19
+    return <uint64_t>(value * NS)
+
+
+# ---- plans -------------------------------------------------------------------------------------
+
+
+cdef class _Strings:
+    """A NULL-terminated char*[] and the bytes objects that it points into."""
+
+    cdef list items
+    cdef const char **array
+
+    def __cinit__(self, list items):
+        cdef Py_ssize_t i
+        self.items = items
+        self.array = <const char **>PyMem_Malloc((len(items) + 1) * sizeof(char *))
+        if self.array == NULL:
+            raise MemoryError()
+        for i in range(len(items)):
+            self.array[i] = PyBytes_AS_STRING(items[i])
+        self.array[len(items)] = NULL
+
+    def __dealloc__(self):
+        PyMem_Free(self.array)
+
+
+def _encode(value):
+    """os.fsencode, refusing what execve would cut short."""
+    data = os.fsencode(value)
+    if b"\0" in data:
+        raise ValueError("embedded null byte")
+    return data
+
+
+def _encode_env(env):
+    entries = []
+    for key, value in env.items():
+        key = _encode(key)
+        if b"=" in key or not key:
+            raise ValueError("illegal environment variable name")
+        entries.append(key + b"=" + _encode(value))
+    return entries
+
+
+cdef fsp_io _io(object how, bint is_err) except *:
+    if how is None:
+        return FSP_IO_INHERIT
+    if how == PIPE:
+        return FSP_IO_PIPE
+    if how == DEVNULL:
+        return FSP_IO_NULL
+    if how == STDOUT and is_err:
+        return FSP_IO_STDOUT
+    raise ValueError(
+        f"{'stderr' if is_err else 'stdout'} must be None, PIPE, DEVNULL"
+        f"{' or STDOUT' if is_err else ''}, not {how!r}"
+    )
+
+
+cdef class Plan:
+    """What to run, flattened once: immutable, reusable from any thread.
+
+    Raises ValueError for an empty argv, an embedded null byte or an illegal environment name,
+    TypeError for values that are no str, bytes or path.
+    """
+
+    cdef fsp_plan *c
+    cdef fsp_job_options options
+    cdef readonly object executable
+    cdef readonly object cwd
+
+    def __init__(
+        self, argv, *, executable=None, env=None, cwd=None, pass_fds=(), close_fds=True,
+        restore_signals=True, start_new_session=False, process_group=None, umask=-1,
+        rlimits=(), user=None, group=None, extra_groups=None, stdout=PIPE, stderr=PIPE,
+        timeout=None, kill_grace=0, drain=0, max_output=None,
+    ):
+        if self.c != NULL:
+            raise TypeError("a plan cannot be initialized twice")
+        if isinstance(argv, (str, bytes, os.PathLike)):
+            raise TypeError("argv must be a sequence of arguments, not a single one")
+        cdef list args = [_encode(arg) for arg in argv]
+        if not args:
+            raise ValueError("argv must not be empty")
+        environ = os.environb if env is None else env
+        cdef _Strings c_argv = _Strings(args)
+        cdef _Strings c_envp = _Strings(_encode_env(environ))
+        file = _encode(executable if executable is not None else args[0])
+        search = b":".join(os.fsencode(d) for d in os.get_exec_path(env))
+        directory = None if cwd is None else _encode(cwd)
+        cdef fsp_spec spec
+        memset(&spec, 0, sizeof(spec))
+        spec.file = PyBytes_AS_STRING(file)
+        spec.argv = c_argv.array
+        spec.envp = c_envp.array
+        spec.search = PyBytes_AS_STRING(search)
+        if directory is not None:
+            spec.cwd = PyBytes_AS_STRING(directory)
+        spec.uid = FSP_ID_NONE if user is None else <uint32_t>user
+        spec.gid = FSP_ID_NONE if group is None else <uint32_t>group
+        spec.umask = umask
+        spec.pgroup = 0 if process_group is None else process_group
+        if close_fds:
+            spec.flags |= FSP_FLAG_CLOSE_FDS
+        if restore_signals:
+            spec.flags |= FSP_FLAG_RESTORE_SIGNALS
+        if start_new_session:
+            spec.flags |= FSP_FLAG_SETSID
+        if process_group is not None:
+            spec.flags |= FSP_FLAG_SETPGROUP
+        self._options(stdout, stderr, timeout, kill_grace, drain, max_output)
+        self.executable = executable if executable is not None else argv[0]
+        self.cwd = cwd
+        self._make(&spec, list(pass_fds), list(rlimits), extra_groups)
+
+    cdef _options(self, stdout, stderr, timeout, kill_grace, drain, max_output):
+        if max_output is not None and max_output <= 0:
+            raise ValueError("max_output must be positive")
+        self.options.out = _io(stdout, False)
+        self.options.err = _io(stderr, True)
+        self.options.limits.timeout = nanoseconds(timeout)
+        if timeout is not None and self.options.limits.timeout == 0:
+            self.options.limits.timeout = 1
+        self.options.limits.kill_grace = nanoseconds(kill_grace)
+        self.options.limits.drain = nanoseconds(drain)
+        self.options.limits.max_output = 0 if max_output is None else max_output
+
+    cdef _make(self, fsp_spec *spec, list keep, list rlimits, groups):
+        cdef size_t i, ngroups = 0 if groups is None else len(groups)
+        cdef size_t nkeep = len(keep), nrlimits = len(rlimits)
+        cdef size_t size = nrlimits * sizeof(fsp_rlimit) + (ngroups + nkeep) * sizeof(int)
+        cdef fsp_rlimit *c_rlimits = <fsp_rlimit *>PyMem_Malloc(size + 1)
+        cdef uint32_t *c_groups
+        cdef int *c_keep
+        if c_rlimits == NULL:
+            raise MemoryError()
+        try:
+            c_groups = <uint32_t *>(c_rlimits + nrlimits)
+            c_keep = <int *>(c_groups + ngroups)
+            for i in range(nrlimits):
+                which, (soft, hard) = rlimits[i]
+                c_rlimits[i].resource = which
+                c_rlimits[i].value.rlim_cur = <rlim_t><long long>soft
+                c_rlimits[i].value.rlim_max = <rlim_t><long long>hard
+            for i in range(ngroups):
+                c_groups[i] = groups[i]
+            for i in range(nkeep):
+                c_keep[i] = keep[i]
+                if c_keep[i] < 0:
+                    raise ValueError(f"bad value(s) in fds_to_keep: {keep[i]!r}")
+            spec.rlimits = c_rlimits
+            spec.nrlimits = nrlimits
+            spec.groups = NULL if groups is None else c_groups
+            spec.ngroups = ngroups
+            spec.keep_fds = c_keep
+            spec.nkeep_fds = nkeep
+            if fsp_plan_new(spec, &self.c) < 0:
+                raise MemoryError()
+        finally:
+            PyMem_Free(c_rlimits)
+
+    def __dealloc__(self):
+        fsp_plan_unref(self.c)
+
+    @property
+    def pipes(self):
+        """Whether stdout and stderr are pipes of their own."""
+        return (self.options.out == FSP_IO_PIPE, self.options.err == FSP_IO_PIPE)
+
+    def resolve(self):
+        """The path that a spawn would execute now.
+
+        Raises the OSError that it would give for a program that is missing or may not be
+        executed, or for a working directory that cannot be entered.
+        """
+        cdef char path[PATH_SIZE]
+        if self.cwd is not None:
+            with os.scandir(self.cwd):
+                pass
+            if not os.access(self.cwd, os.X_OK):
+                raise PermissionError(13, os.strerror(13), self.cwd)
+        cdef int n
+        with nogil:
+            n = fsp_plan_resolve(self.c, 0, path, sizeof(path))
+        if n < 0:
+            raise OSError(-n, os.strerror(-n), self.executable)
+        return os.fsdecode(path[:n])
+
+    cdef object error(self, const fsp_error *e):
+        """What subprocess raises for the same failure (its _execute_child)."""
+        if e.stage == FSP_STAGE_EXEC:
+            return OSError(e.err, os.strerror(e.err), self.executable)
+        if e.stage == FSP_STAGE_CWD:
+            return OSError(e.err, os.strerror(e.err), self.cwd)
+        return OSError(e.err, os.strerror(e.err))
+
+
+# ---- the caller's path -------------------------------------------------------------------------
+
+
+cdef object _rusage(const rusage *u):
+    return resource.struct_rusage((
+        u.ru_utime.tv_sec + u.ru_utime.tv_usec * 1e-6,
+        u.ru_stime.tv_sec + u.ru_stime.tv_usec * 1e-6,
+        u.ru_maxrss, u.ru_ixrss, u.ru_idrss, u.ru_isrss, u.ru_minflt, u.ru_majflt, u.ru_nswap,
+        u.ru_inblock, u.ru_oublock, u.ru_msgsnd, u.ru_msgrcv, u.ru_nsignals, u.ru_nvcsw,
+        u.ru_nivcsw,
+    ))
+
+
+cdef class Child:
+    """A child of the caller's, to be waited for by the caller."""
+
+    cdef fsp_child c
+    cdef fsp_status status
+    cdef bint ended
+    cdef readonly int pid
+    cdef readonly int pidfd
+
+    def wait(self, bint block=True):
+        """The return code (negative: the signal), or None if it still runs and block is false."""
+        cdef int r = 0
+        if not self.ended:
+            with nogil:
+                r = fsp_wait(&self.c, block, &self.status)
+            if r < 0:
+                raise OSError(-r, os.strerror(-r))
+            if r == 0:
+                return None
+            self.ended = True
+            self.pidfd = -1
+        return self.status.code
+
+    @property
+    def lost(self):
+        """True if someone else reaped the child, so that its status is not known."""
+        return bool(self.ended and self.status.lost)
+
+    @property
+    def rusage(self):
+        """resource.struct_rusage, once it has ended."""
+        return _rusage(&self.status.usage) if self.ended else None
+
+    def kill(self, int sig, bint group=False):
+        """Send a signal; ProcessLookupError once it has been reaped."""
+        cdef int r = fsp_kill(&self.c, group, sig)
+        if r < 0:
+            raise OSError(-r, os.strerror(-r))
+
+
+def spawn(Plan plan not None, int stdin=-1, int stdout=-1, int stderr=-1):
+    """Start a plan on this thread, without the GIL; returns when the program executes.
+
+    The descriptors become the child's 0, 1 and 2; -1 leaves it the caller's own. Raises OSError
+    as subprocess.Popen does, and leaves nothing behind then.
+    """
+    cdef fsp_stdio io
+    cdef fsp_error error
+    cdef Child child = Child.__new__(Child)
+    cdef int r
+    io.fd[0] = stdin
+    io.fd[1] = stdout
+    io.fd[2] = stderr
+    with nogil:
+        r = fsp_spawn(plan.c, &io, 0, NULL, &child.c, &error)
+    if r < 0:
+        raise plan.error(&error)
+    child.pid = child.c.pid
+    child.pidfd = child.c.pidfd
+    return child
+
+
+# ---- the engine's path -------------------------------------------------------------------------
+
+
+cdef class Job:
+    """A command handed to an engine. Its sink hears of it on the event loop's thread."""
+
+    cdef fsp_job *c
+    cdef EngineCore engine
+    cdef object sink
+    cdef object input
+    cdef bint paused[2]
+    cdef size_t unconsumed[2]
+    cdef fsp_status status
+    cdef readonly Plan plan
+    cdef readonly object pid
+    """int once it runs, else None"""
+    cdef readonly object returncode
+    """int once it has ended (negative: the signal), else None"""
+    cdef readonly bytes output
+    """stdout that on_output did not get, once it has ended"""
+    cdef readonly bytes errors
+    """stderr that on_errors did not get, once it has ended"""
+    cdef readonly object error
+    """the OSError (or MemoryError) for which it did not run, or could not be collected"""
+    cdef readonly bint timed_out
+    cdef readonly bint truncated
+    cdef readonly bint cancelled
+    cdef readonly bint lost
+    cdef readonly double wall
+    """seconds from spawn to reap"""
+
+    @property
+    def rusage(self):
+        """resource.struct_rusage of the child, once it has ended."""
+        return None if self.returncode is None else _rusage(&self.status.usage)
+
+    def write(self, data):
+        """Queue bytes for stdin (STREAM only).
+
+        False when more than 256 KiB are queued: stop until the sink's on_drain(). Bytes for a
+        child that has ended are dropped. Raises BrokenPipeError after write_eof().
+        """
+        cdef Py_buffer view
+        cdef int r
+        if self.c == NULL:
+            return True
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        r = fsp_job_write(self.c, view.buf, <size_t>view.len)
+        PyBuffer_Release(&view)
+        if r == -12:
+            raise MemoryError()
+        if r < 0:
+            raise OSError(-r, os.strerror(-r))
+        return r == 0
+
+    def write_eof(self):
+        """Close stdin after what is queued."""
+        if self.c != NULL:
+            fsp_job_write_eof(self.c)
+
+    def pause_reading(self, int stream=0):
+        """Take no more output: at most 256 KiB more come to the sink, then the child waits."""
+        self.paused[stream != 0] = True
+
+    def resume_reading(self, int stream=0):
+        """Go on after pause_reading()."""
+        cdef int i = stream != 0
+        self.paused[i] = False
+        if self.c != NULL and self.unconsumed[i]:
+            fsp_job_consumed(self.c, i, self.unconsumed[i])
+        self.unconsumed[i] = 0
+
+    def cancel(self):
+        """TERM to the process group, KILL after the grace; on_exit still comes."""
+        if self.c != NULL:
+            fsp_job_cancel(self.c)
+
+    def send_signal(self, int sig, bint group=False):
+        """Send a signal to the child, or to its group; does nothing once it has ended."""
+        if self.c != NULL:
+            fsp_job_signal(self.c, group, sig)
+
+    cdef deliver_chunks(self, fsp_chunk *chunk):
+        """Every chunk is freed, whatever the sink does."""
+        cdef fsp_chunk *next
+        cdef bytes data
+        while chunk != NULL:
+            data = PyBytes_FromStringAndSize(chunk.data, <Py_ssize_t>chunk.len)
+            stream = chunk.stream
+            next = chunk.next
+            free(chunk)
+            chunk = next
+            if self.paused[stream]:
+                self.unconsumed[stream] += <size_t>len(data)
+            else:
+                fsp_job_consumed(self.c, stream, <size_t>len(data))
+            try:
+                if stream == 0:
+                    self.sink.on_output(data)
+                else:
+                    self.sink.on_errors(data)
+            except BaseException as exc:
+                self.engine.failed(exc)
+
+    cdef settle(self):
+        """Copy how it ended, and let C go."""
+        cdef fsp_outcome *o = fsp_job_outcome(self.c)
+        cdef fsp_job *c = self.c
+        self.output = PyBytes_FromStringAndSize(o.output[0].data, <Py_ssize_t>o.output[0].len)
+        self.errors = PyBytes_FromStringAndSize(o.output[1].data, <Py_ssize_t>o.output[1].len)
+        self.timed_out = o.timed_out
+        self.truncated = o.truncated
+        self.cancelled = o.cancelled
+        self.lost = o.status.lost
+        self.wall = o.wall * 1e-9
+        self.status = o.status
+        if o.pid > 0:
+            self.pid = o.pid
+            # What asyncio reports for a child that someone else reaped.
+            self.returncode = 255 if o.status.lost else o.status.code
+        if o.error.err:
+            self.error = self.plan.error(&o.error)
+        self.c = NULL
+        self.input = None
+        fsp_job_free(c)
+
+    cdef hear(self, fsp_news *news):
+        cdef bint ended = news.ended, drained = news.drained
+        cdef fsp_chunk *chunks = news.chunks
+        news.chunks = NULL
+        if news.started:
+            self.pid = fsp_job_outcome(self.c).pid
+            try:
+                self.sink.on_start(self)
+            except BaseException as exc:
+                self.engine.failed(exc)
+        if chunks != NULL:
+            self.deliver_chunks(chunks)
+        if drained and not ended:
+            try:
+                self.sink.on_drain()
+            except BaseException as exc:
+                self.engine.failed(exc)
+        if not ended:
+            return
+        sink = self.sink
+        self.sink = None
+        self.settle()
+        self.engine.live -= 1
+        Py_DECREF(self)
+        try:
+            sink.on_exit(self)
+        except BaseException as exc:
+            self.engine.failed(exc)
+        if self.engine.live == 0:
+            self.engine.quiet()
+
+
+cdef class EngineCore:
+    """Spawner threads and the way back from them; see fastspawn.Engine."""
+
+    cdef fsp_engine *c
+    cdef readonly Py_ssize_t live
+    """jobs that have not ended"""
+    cdef object interrupt
+
+    cdef _check(self):
+        if self.c == NULL:
+            raise RuntimeError("the engine is not running")
+        if fsp_engine_forked(self.c):
+            raise RuntimeError("the engine belongs to the process that forked this one")
+
+    def _open(self, unsigned spawners):
+        """Start the threads; returns the descriptor that becomes readable with news."""
+        cdef int r
+        cdef fsp_engine *c = NULL
+        if self.c != NULL:
+            raise RuntimeError("the engine is running already")
+        with nogil:
+            r = fsp_engine_new(spawners, NULL, &c)
+        if r < 0:
+            raise OSError(-r, os.strerror(-r))
+        self.c = c
+        return fsp_engine_fd(c)
+
+    def _stop(self):
+        """Kill what runs and refuse what comes; each job still ends."""
+        if self.c != NULL:
+            fsp_engine_stop(self.c)
+
+    def _free(self):
+        """Wait for the threads (and, before that, for killed children)."""
+        cdef fsp_engine *c = self.c
+        self.c = NULL
+        with nogil:
+            fsp_engine_free(c)
+
+    def __dealloc__(self):
+        # Jobs hold the engine, so there are none.
+        fsp_engine_free(self.c)
+
+    cdef failed(self, exc):
+        """A sink raised: the rest of the batch still gets its news."""
+        if isinstance(exc, Exception):
+            self._on_error(exc)
+        else:
+            self.interrupt = exc
+
+    def _on_error(self, exc):
+        sys.excepthook(type(exc), exc, exc.__traceback__)
+
+    cdef quiet(self):
+        self._on_quiet()
+
+    def _on_quiet(self):
+        pass
+
+    def _drain(self):
+        """Tell every sink its news: the callback of the engine's descriptor."""
+        cdef fsp_job *c
+        cdef fsp_job *next
+        cdef Job job
+        if self.c == NULL:
+            return
+        c = fsp_engine_take(self.c)
+        while c != NULL:
+            next = fsp_job_next(c)
+            job = <Job>fsp_job_user(c)  # a reference of our own: hear() drops submit()'s
+            job.hear(fsp_job_news(c))
+            c = next
+        if self.interrupt is not None:
+            exc, self.interrupt = self.interrupt, None
+            raise exc
+
+    def submit(self, Plan command not None, sink, input=None, bint stream=True,
+               bint notify=False):
+        """Hand over a command; never blocks, and reports spawn failures through the sink.
+
+        input: bytes for stdin, None for /dev/null, or STREAM for Job.write(). With stream, the
+        output of a child that lives longer than about a millisecond goes to sink.on_output and
+        sink.on_errors as it comes; without, all of it is in the job at on_exit. With notify,
+        sink.on_start(job) is called when it runs. sink.on_exit(job) is called exactly once, last.
+        Raises RuntimeError when the engine does not run (here).
+        """
+        cdef fsp_job_options options = command.options
+        cdef Job job = Job.__new__(Job)
+        cdef int r
+        if self.c == NULL or fsp_engine_forked(self.c):
+            self._check()
+        if input is None:
+            options.in_ = FSP_IO_NULL
+        elif input is STREAM:
+            options.in_ = FSP_IO_PIPE
+            options.flags |= FSP_JOB_FEED
+        else:
+            if type(input) is not bytes:
+                input = bytes(memoryview(input))
+            options.in_ = FSP_IO_PIPE
+            options.input = PyBytes_AS_STRING(input)
+            options.input_len = <size_t>PyBytes_GET_SIZE(input)
+        if stream:
+            options.flags |= FSP_JOB_STREAM
+        if notify:
+            options.flags |= FSP_JOB_STARTED
+        options.user = <void *>job
+        job.engine = self
+        job.plan = command
+        job.sink = sink
+        job.input = input
+        r = fsp_engine_submit(self.c, command.c, &options, &job.c)
+        if r == -12:
+            raise MemoryError()
+        if r < 0:
+            raise RuntimeError("the engine is closing")
+        Py_INCREF(job)
+        self.live += 1
+        return job
+
+    @property
+    def stats(self):
+        """A dict: children started, jobs finished, spawns retried, jobs running and pending,
+        spawner threads, and how many of them own their descriptor table."""
+        cdef fsp_engine_stats s
+        if self.c == NULL:
+            return {}
+        fsp_engine_get_stats(self.c, &s)
+        return {
+            "started": s.started, "finished": s.finished, "retried": s.retried,
+            "running": s.running, "pending": s.pending, "spawners": s.spawners,
+            "private_tables": s.private_tables,
+        }
+
+
+# ---- backends ----------------------------------------------------------------------------------
+
+
+def backends():
+    """The names of the ways to spawn that were built in, in order of preference."""
+    cdef size_t i = 0
+    names = []
+    while fsp_backend_list(i) != NULL:
+        names.append(fsp_backend_list(i).decode())
+        i += 1
+    return names
+
+
+def backend():
+    """The name of the backend that the next spawn tries first."""
+    return fsp_backend_name().decode()
+
+
+def select_backend(name=None):
+    """Pin a backend for this process; None or "" chooses by what works.
+
+    Raises ValueError for a name that is unknown, or not available on this system.
+    """
+    cdef bytes data = (name or "").encode()
+    cdef int r = fsp_backend_select(data)
+    if r < 0:
+        what = "not available here" if r != -22 else "unknown"
+        raise ValueError(
+            f"FASTSPAWN_BACKEND={name}: {what} (choose from: {', '.join(backends())})"
+        )

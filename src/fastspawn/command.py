@@ -1,0 +1,97 @@
+"""What to run, and within which limits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from subprocess import PIPE
+from typing import TypeAlias
+
+from fastspawn._core import Plan
+
+StrOrBytesPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long and how much a command may run.
+
+    A command that exceeds one is ended: SIGTERM to its process group, SIGKILL after kill_grace.
+    """
+
+    _: KW_ONLY
+    timeout: float | None = None
+    """Seconds from spawn to SIGTERM; None: no deadline."""
+    kill_grace: float = 2.0
+    """Seconds from SIGTERM to SIGKILL; 0: SIGKILL at once."""
+    drain: float = 1.0
+    """Seconds, from the exit of the command itself, for which output of others that hold its
+    pipes (background children) is still waited for."""
+    max_output: int | None = None
+    """Bytes of stdout and stderr together; the rest is dropped and Result.truncated is true."""
+    rlimits: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """resource.RLIMIT_* to (soft, hard), as for resource.setrlimit(2)."""
+
+
+NO_LIMITS = Limits()
+
+
+class Command(Plan):
+    """A prepared command: immutable, and reusable any number of times from any thread.
+
+    Everything is checked and flattened here, once: argv, environment (os.environ as it is now, if
+    env is None) and working directory. Each run is a new process in a process group of its own.
+    A program that is named without a slash is looked up on the PATH of its environment when it
+    is spawned; one that is installed earlier on PATH later is noticed within 0.1 s.
+
+    stdout and stderr are PIPE (collected, or streamed), DEVNULL, None (the server's own), and for
+    stderr STDOUT. stdin is chosen with each run.
+
+    Raises ValueError for an empty argv, an embedded null byte or a "=" in a variable's name, and
+    TypeError for arguments that are not str, bytes or paths. Whether the program exists is known
+    when it is spawned; resolve() asks now.
+    """
+
+    __slots__ = ("argv", "limits")
+
+    argv: list[StrOrBytesPath]
+    limits: Limits
+
+    def __init__(
+        self,
+        argv: Sequence[StrOrBytesPath],
+        *,
+        executable: StrOrBytesPath | None = None,
+        env: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
+        cwd: StrOrBytesPath | None = None,
+        stdout: int | None = PIPE,
+        stderr: int | None = PIPE,
+        start_new_session: bool = False,
+        restore_signals: bool = True,
+        umask: int = -1,
+        limits: Limits = NO_LIMITS,
+    ) -> None:
+        super().__init__(
+            argv,
+            executable=executable,
+            env=env,
+            cwd=cwd,
+            restore_signals=restore_signals,
+            start_new_session=start_new_session,
+            # setsid(2) makes a group as well, and setpgid(2) would then be refused.
+            process_group=None if start_new_session else 0,
+            umask=umask,
+            rlimits=tuple(limits.rlimits.items()),
+            stdout=stdout,
+            stderr=stderr,
+            timeout=limits.timeout,
+            kill_grace=limits.kill_grace,
+            drain=limits.drain,
+            max_output=limits.max_output,
+        )
+        self.argv = list(argv)
+        self.limits = limits
+
+    def __repr__(self) -> str:
+        return f"Command({self.argv!r})"

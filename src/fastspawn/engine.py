@@ -1,0 +1,181 @@
+"""The engine: processes without waiting for them."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import weakref
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+from fastspawn._core import STREAM, EngineCore, Job
+from fastspawn.command import Command, StrOrBytesPath
+from fastspawn.process import Process
+from fastspawn.result import Result
+
+
+class Sink(Protocol):
+    """Who hears of a job. Every method is called on the event loop's thread."""
+
+    def on_output(self, data: bytes, /) -> None:
+        """stdout of a child that lives on, as it comes."""
+
+    def on_errors(self, data: bytes, /) -> None:
+        """stderr, likewise."""
+
+    def on_drain(self) -> None:
+        """Job.write() may go on."""
+
+    def on_exit(self, job: Job, /) -> None:
+        """The end, exactly once, also of a job that could not be spawned (job.error)."""
+
+
+class _Run:
+    """The sink of Engine.run: a future for the job."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: asyncio.Future[Job]) -> None:
+        self.future = future
+
+    def on_exit(self, job: Job) -> None:
+        if not self.future.done():
+            self.future.set_result(job)
+
+
+# Children must not outlive the program because someone forgot to close an engine.
+_running: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _stop_all() -> None:
+    for engine in list(_running):
+        engine._stop()
+
+
+atexit.register(_stop_all)
+
+
+class Engine(EngineCore):
+    """Spawner threads for one event loop: an async context manager.
+
+        async with Engine() as engine:
+            result = await engine.run(Command(["echo", "hi"]))
+
+    ``spawners`` is the number of threads (by default one for each processor, at most 4; each is
+    held while its child executes, and looks after all that it started). They inherit nothing that
+    the program opens later, and neither do the children.
+
+    Leaving the context kills what still runs and waits until it is reaped. In a forked child the
+    engine does not exist: its methods raise RuntimeError there.
+    """
+
+    _loop: asyncio.AbstractEventLoop | None = None
+    _quiet: asyncio.Future[None] | None = None
+    _fd: int = -1
+
+    def __init__(self, spawners: int | None = None) -> None:
+        if spawners is None:
+            spawners = max(1, min(4, len(os.sched_getaffinity(0)) if _HAS_AFFINITY else 2))
+        if spawners < 1:
+            raise ValueError("spawners must be at least 1")
+        self._spawners = spawners
+
+    async def start(self) -> None:
+        """Start the threads. OSError if the system has no room for them."""
+        self._fd = self._open(self._spawners)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._fd, self._drain)
+        _running.add(self)
+
+    async def close(self) -> None:
+        """Kill what runs, let every job end, end the threads. May be called twice."""
+        loop, self._loop = self._loop, None
+        if loop is None:
+            return
+        self._stop()
+        if self.live:
+            self._quiet = loop.create_future()
+            await asyncio.shield(self._quiet)
+        loop.remove_reader(self._fd)
+        _running.discard(self)
+        self._free()
+
+    async def __aenter__(self) -> Engine:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def _on_quiet(self) -> None:
+        if self._quiet is not None and not self._quiet.done():
+            self._quiet.set_result(None)
+
+    def _on_error(self, exc: Exception) -> None:
+        if self._loop is None:
+            return
+        self._loop.call_exception_handler(
+            {"message": "Exception in a sink of fastspawn.Engine", "exception": exc}
+        )
+
+    async def run(
+        self,
+        command: Command | Sequence[StrOrBytesPath],
+        input: bytes | bytearray | memoryview | None = None,
+        *,
+        check: bool = False,
+    ) -> Result:
+        """Run a command to its end and collect its output.
+
+        stdin is ``input``, or /dev/null. A command that exceeds its limits is a Result too
+        (timed_out, truncated). If this is cancelled, the command's process group is ended (TERM,
+        grace, KILL) in the background.
+
+        Raises what subprocess.run raises for a program that cannot be started (OSError), and
+        CalledProcessError for a return code other than 0 with ``check``.
+        """
+        if not isinstance(command, Command):
+            command = Command(command)
+        future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        job: Any = self.submit(command, _Run(future), input, stream=False)
+        try:
+            job = await future
+        except asyncio.CancelledError:
+            job.cancel()
+            raise
+        result = Result.of(command.argv, job)  # type: ignore[arg-type]
+        if check:
+            result.check_returncode()
+        return result
+
+    async def open(
+        self, command: Command | Sequence[StrOrBytesPath], *, stdin: bool = True
+    ) -> Process:
+        """Start a command and stream to and from it.
+
+        Returns when it runs; raises the OSError of a program that cannot be started. Without
+        ``stdin`` it reads /dev/null. Memory is bounded however large the output or slow the
+        reader: the child waits.
+        """
+        if not isinstance(command, Command):
+            command = Command(command)
+        process = Process(asyncio.get_running_loop(), command)
+        process._job = self.submit(
+            command, process._sink, STREAM if stdin else None, stream=True, notify=True
+        )
+        try:
+            await process._started
+        except asyncio.CancelledError:
+            process._job.cancel()
+            raise
+        return process
+
+
+_HAS_AFFINITY = hasattr(os, "sched_getaffinity")

@@ -1,0 +1,50 @@
+"""How a command ended."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastspawn._core import Job
+
+# Only type checkers can subscript it on the class statement of Python 3.10's typeshed; at run
+# time CompletedProcess has __class_getitem__, whose alias is no base for __slots__-free pickling.
+if TYPE_CHECKING:
+    _Base = subprocess.CompletedProcess[bytes]
+else:
+    _Base = subprocess.CompletedProcess
+
+
+class Result(_Base):
+    """A subprocess.CompletedProcess with what the engine knows beyond it."""
+
+    pid: int
+    wall: float
+    """seconds from spawn to reap"""
+    rusage: resource.struct_rusage
+    """the command's own use of resources, and its waited-for descendants'"""
+    timed_out: bool
+    """Limits.timeout passed"""
+    truncated: bool
+    """Limits.max_output was exceeded: stdout and stderr are what came before"""
+    cancelled: bool
+    """the engine was closed while it ran"""
+    lost: bool
+    """someone else reaped the child: returncode is 255, the real one is not known"""
+
+    @classmethod
+    def of(cls, argv: list[object], job: Job) -> Result:
+        """The result of a job that has run; raises the OSError of one that has not."""
+        if job.error is not None:
+            raise job.error
+        result = cls(argv, job.returncode, job.output, job.errors)  # type: ignore[arg-type]
+        result.pid = job.pid or 0
+        result.wall = job.wall
+        result.rusage = job.rusage  # type: ignore[assignment]
+        result.timed_out = job.timed_out
+        result.truncated = job.truncated
+        result.cancelled = job.cancelled
+        result.lost = job.lost
+        return result

@@ -1,0 +1,343 @@
+"""One request and its answer: the sink of one process.
+
+::
+
+    begin ─> admission ─> start ─> on_output* ─> on_exit
+                │                      │            └ a short answer: head and body in one write
+                └ refuse (503)         └ a longer or slower one: head, then chunks as they come
+
+While it has a ``connection``, the client is there and waits for this answer. An exchange that
+has lost it (client gone, refused half-way) only waits for its process to end.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any, Final
+
+from .response import (
+    CHUNK_END,
+    CLOSE,
+    CONTINUE,
+    KEEP,
+    KEEP_HTTP10,
+    LAST_CHUNK,
+    chunk_start,
+    reason,
+)
+from .strategy import STREAM
+
+if TYPE_CHECKING:
+    from .protocol import Connection
+    from .service import Service
+    from .strategy import Job
+
+# What passes when others have ended: worth another try.
+_SCARCE: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
+
+_RETRY_AFTER: Final = 1
+"""Seconds."""
+
+_GONE: Final = 499
+"""In the log only: the client closed the connection before its answer was complete."""
+
+_GATHER: Final = 65536
+"""Bytes of a body kept while its request waits for its turn."""
+
+
+class Exchange:
+    """``keep``: the connection outlives this exchange. ``target`` as in the request line."""
+
+    __slots__ = (
+        "begun",
+        "body",
+        "complete",
+        "connection",
+        "expect",
+        "head_only",
+        "head_sent",
+        "http10",
+        "job",
+        "keep",
+        "method",
+        "peer",
+        "received",
+        "refusal",
+        "sent",
+        "service",
+        "status",
+        "target",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        service: Service,
+        method: bytes,
+        target: bytes,
+        http10: bool,
+        keep: bool,
+    ) -> None:
+        self.connection: Connection | None = connection
+        self.peer = connection.peer
+        self.service = service
+        self.method = method
+        self.target = target
+        self.http10 = http10
+        self.keep = keep
+        self.head_only = method == b"HEAD"
+
+        self.refusal: tuple[int, bytes] | None = None
+        """What the request's head has earned it, for when its turn comes."""
+        self.begun = False
+        self.complete = False
+        """The request has been received to its end."""
+        self.expect = False
+        """The client waits for 100 Continue."""
+        self.body: list[bytes] | None = None
+        """None: the request has no body. Else what came of it before the process did."""
+        self.received = 0
+        """Bytes of the request's body."""
+
+        self.job: Job | None = None
+        self.status = 0
+        self.head_sent = False
+        self.sent = 0
+        """Bytes of the answer's body."""
+
+    # ---- the request: called by the connection
+
+    def begin(self) -> None:
+        """Everything before on this connection has been answered."""
+        self.begun = True
+        if self.refusal is not None:
+            self.refuse(*self.refusal)
+        else:
+            self.service.admission.enter(self)
+
+    def feed(self, data: bytes) -> None:
+        """More of the request's body."""
+        self.received += len(data)
+        connection = self.connection
+        if connection is None or self.refusal is not None:
+            return
+        if self.received > self.service.max_body:
+            self.spoil(413, b"request body too large\n")
+        elif self.job is not None:
+            if not self.job.write(data):
+                connection.pause_body()
+        else:
+            assert self.body is not None
+            self.body.append(data)
+            if self.received > _GATHER:
+                connection.pause_body()
+
+    def feed_eof(self) -> None:
+        """The request is complete."""
+        self.complete = True
+        if self.job is not None and self.connection is not None:
+            self.job.write_eof()
+
+    def spoil(self, status: int, text: bytes) -> None:
+        """The request has turned out bad after its head: refuse it now or when its turn comes."""
+        self.keep = False
+        if self.begun:
+            self.refuse(status, text)
+        else:
+            self.refusal = status, text
+            self.body = None
+
+    def refuse(self, status: int, text: bytes, retry_after: int | None = None) -> None:
+        """Answer with an error and cancel the process, if there is one."""
+        connection = self.connection
+        if connection is None:
+            return
+        if self.head_sent:
+            self.keep = False
+            self._cut(connection)
+        else:
+            self._send_error(connection, status, text, retry_after)
+        self._detach()
+        connection.done(self)
+
+    def abandon(self) -> None:
+        """The client has gone."""
+        if self.connection is not None:
+            self.status = _GONE
+            self._detach()
+
+    def _detach(self) -> None:
+        self.connection = None
+        self.body = None
+        if self.job is not None:
+            self.job.cancel()
+        elif self.begun:
+            self.service.admission.withdraw(self)
+            self._log(None)
+
+    # ---- called by the admission
+
+    def start(self) -> None:
+        connection = self.connection
+        assert connection is not None
+        body, self.body = self.body, None
+        if body is None:
+            self.job = self.service.spawn(self, None)
+        elif self.complete:
+            self.job = self.service.spawn(self, b"".join(body))
+        else:
+            job = self.job = self.service.spawn(self, STREAM)
+            if self.expect and not body:
+                connection.send(CONTINUE)
+            ready = True
+            for data in body:
+                ready = job.write(data)
+            if ready:
+                connection.resume_body()
+
+    def overloaded(self) -> None:
+        self.refuse(503, b"too many requests are running\n", _RETRY_AFTER)
+
+    # ---- the answer: called by the strategy
+
+    def on_drain(self) -> None:
+        if self.connection is not None:
+            self.connection.resume_body()
+
+    def on_output(self, data: bytes) -> None:
+        connection = self.connection
+        if connection is None or not data:
+            return  # an empty chunk would be the last one
+        self.sent += len(data)
+        if not self.head_sent:
+            self._start_stream(connection, data)
+        elif self.head_only:
+            pass
+        elif self.http10:
+            connection.transport.write(data)
+        else:
+            connection.transport.writelines((chunk_start(len(data)), data, CHUNK_END))
+
+    def on_exit(self, job: Any) -> None:
+        self.service.admission.leave()
+        connection = self.connection
+        self.job = None
+        if connection is not None:
+            if job.returncode != 0 or job.timed_out or job.truncated:
+                self._fail(connection, job)
+            elif self.head_sent:
+                self._end_stream(connection, job.output)
+            else:
+                self._answer(connection, job.output)
+            self.connection = None
+            if self.service.log is not None:
+                self._log(job)
+            connection.done(self)
+        elif self.service.log is not None:
+            self._log(job)
+
+    # ---- sending
+
+    def _end(self, connection: Connection) -> bytes:
+        """How a head ends that announces what becomes of the connection."""
+        if self.keep and self.complete and not connection.ending:
+            return KEEP_HTTP10 if self.http10 else KEEP
+        self.keep = False
+        return CLOSE
+
+    def _answer(self, connection: Connection, output: bytes) -> None:
+        self.status = 200
+        self.sent = length = len(output)
+        head = b"%b%d%b" % (self.service.heads.sized, length, self._end(connection))
+        connection.send(head if self.head_only else head + output)
+
+    def _start_stream(self, connection: Connection, data: bytes) -> None:
+        self.status = 200
+        self.head_sent = True
+        heads = self.service.heads
+        if self.http10:
+            self.keep = False
+            head = heads.streamed(chunked=False, end=CLOSE)
+            connection.send(head if self.head_only else head + data)
+            return
+        # The request may end before its answer does: only then is the connection kept.
+        if connection.ending:
+            self.keep = False
+        head = heads.streamed(chunked=True, end=KEEP if self.keep else CLOSE)
+        if not self.head_only:
+            head = b"".join((head, chunk_start(len(data)), data, CHUNK_END))
+        connection.send(head)
+
+    def _end_stream(self, connection: Connection, data: bytes) -> None:
+        self.sent += len(data)
+        if self.head_only:
+            return
+        if self.http10:
+            if data:
+                connection.transport.write(data)
+        elif data:
+            connection.transport.writelines((chunk_start(len(data)), data, CHUNK_END + LAST_CHUNK))
+        else:
+            connection.transport.write(LAST_CHUNK)
+
+    def _fail(self, connection: Connection, job: Job) -> None:
+        """The process did not do its work: an error, or a broken answer if one has begun."""
+        if self.head_sent:
+            self.keep = False
+            self._cut(connection)
+        elif job.error is not None:
+            error = job.error
+            why = str(error.strerror) if isinstance(error, OSError) else "no memory"
+            text = b"the command could not be started: %b\n" % why.encode()
+            if isinstance(error, MemoryError) or error.errno in _SCARCE:
+                self._send_error(connection, 503, text, _RETRY_AFTER)
+            else:
+                self._send_error(connection, 500, text)
+        elif job.timed_out:
+            self._send_error(connection, 504, b"the command did not finish in time\n")
+        elif job.truncated:
+            self._send_error(connection, 500, b"the command wrote too much\n")
+        elif job.returncode is not None and job.returncode < 0:
+            text = b"the command was killed by signal %d\n" % -job.returncode
+            self._send_error(connection, 500, text)
+        elif job.returncode is not None:
+            text = b"the command exited with status %d\n" % job.returncode
+            self._send_error(connection, 500, text)
+        else:
+            # Somebody else reaped it.
+            self._send_error(connection, 500, b"the command's exit status was lost\n")
+
+    def _send_error(
+        self, connection: Connection, status: int, text: bytes, retry_after: int | None = None
+    ) -> None:
+        text = b"%d %b: %b" % (status, reason(status), text)
+        self.status = status
+        self.sent = len(text)
+        connection.send(
+            self.service.heads.refused(
+                status,
+                text,
+                end=self._end(connection),
+                body=not self.head_only,
+                retry_after=retry_after,
+            )
+        )
+
+    def _cut(self, connection: Connection) -> None:
+        # A HEAD answer was complete with its head. Else the client must see that this one is
+        # not: chunks end without the last one; a body that ends with the connection needs a
+        # reset, since an orderly close would look like its end.
+        if not self.head_only:
+            connection.cut(reset=self.http10)
+
+    def _log(self, job: Job | None) -> None:
+        log = self.service.log
+        if log is not None:
+            log.write(
+                self.peer,
+                (self.method, self.target, b"HTTP/1.0" if self.http10 else b"HTTP/1.1"),
+                self.status,
+                self.sent,
+                None if job is None else job.returncode,
+                None if job is None else job.wall,
+            )

@@ -1,0 +1,82 @@
+"""Answers as bytes: status line, header fields, chunked framing (RFC 9112).
+
+Nothing here knows a transport. The constant part of every head is built once a second, since
+only ``Date`` changes in it (RFC 9110 section 6.6.1).
+"""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+# How a head ends, by what becomes of the connection (RFC 9112 section 9.3).
+KEEP: Final = b"\r\n\r\n"
+KEEP_HTTP10: Final = b"\r\nConnection: keep-alive\r\n\r\n"
+CLOSE: Final = b"\r\nConnection: close\r\n\r\n"
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+CHUNK_END: Final = b"\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"
+
+_REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus} | {
+    # The phrases of RFC 9110; the standard library's differ between Python versions.
+    413: b"Content Too Large",
+}
+
+
+class Heads:
+    """The heads of one server's answers. ``refresh`` must be called every second."""
+
+    __slots__ = ("_chunked", "_plain", "_start", "_type", "sized")
+
+    def __init__(self, content_type: str) -> None:
+        self._type = content_type.encode("latin-1")
+        self._start = self._plain = self._chunked = self.sized = b""
+        """``sized``: the head of a 200 up to the value of Content-Length."""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take the current time into the heads."""
+        date = formatdate(time.time(), usegmt=True).encode("ascii")
+        self._start = b"\r\nServer: fastspawn\r\nDate: " + date + b"\r\nContent-Type: "
+        self._plain = b"HTTP/1.1 200 OK" + self._start + self._type
+        self._chunked = self._plain + b"\r\nTransfer-Encoding: chunked"
+        self.sized = self._plain + b"\r\nContent-Length: "
+
+    def streamed(self, *, chunked: bool, end: bytes) -> bytes:
+        """The head of a 200 of unknown length: chunked, or until the connection closes."""
+        return (self._chunked if chunked else self._plain) + end
+
+    def refused(
+        self, status: int, text: bytes, *, end: bytes, body: bool, retry_after: int | None = None
+    ) -> bytes:
+        """A whole answer with an error ``status``; ``body`` is false for HEAD.
+
+        ``retry_after``: seconds (RFC 9110 section 10.2.3).
+        """
+        retry = b"" if retry_after is None else b"\r\nRetry-After: %d" % retry_after
+        return b"".join(
+            (
+                b"HTTP/1.1 %d " % status,
+                _REASONS[status],
+                self._start,
+                b"text/plain; charset=utf-8",
+                retry,
+                b"\r\nContent-Length: %d" % len(text),
+                end,
+                text if body else b"",
+            )
+        )
+
+
+def chunk_start(length: int) -> bytes:
+    """What stands before ``length`` bytes of chunk data (RFC 9112 section 7.1)."""
+    return b"%x\r\n" % length
+
+
+def reason(status: int) -> bytes:
+    """The reason phrase of RFC 9110 section 15."""
+    return _REASONS[status]

@@ -1,0 +1,283 @@
+"""The subprocess strategy: ``asyncio.create_subprocess_exec`` on whatever loop there is.
+
+The "before" of every comparison, written as well as the standard library allows: the same
+deadlines, group kill, backpressure and limits as the engine gives. ``communicate()`` is not
+used, because how much a command will write is only known when it has: an answer must be able
+to turn into a stream, and memory stay bounded. For a short answer this costs the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from .strategy import STREAM
+
+if TYPE_CHECKING:
+    from .config import Config
+    from .strategy import Sink
+
+_READ: Final = 65536
+"""Bytes per read, and how much output is held back to be answered in one piece."""
+_HOLD: Final = 0.002
+"""Seconds after which held output is passed on, the process living longer."""
+_LOOK: Final = 0.02
+"""Seconds between looks for a process that has exited and left its stdout to another."""
+_HIGH: Final = 262144
+"""Bytes queued for stdin above which the writer is told to wait, until half is left."""
+
+
+class SubprocessStrategy:
+    """Starts ``config.command`` once per ``spawn``, each in a session of its own."""
+
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._config = config
+        self._options: dict[str, Any] = {
+            "stdout": PIPE,
+            "stderr": {"inherit": None, "discard": DEVNULL, "merge": STDOUT}[config.stderr],
+            "cwd": config.cwd,
+            "start_new_session": True,
+            "limit": _READ,
+        }
+        self._jobs: dict[SubprocessJob, asyncio.Task[None]] = {}
+
+    def spawn(self, sink: Sink, input: Any) -> SubprocessJob:
+        job = SubprocessJob(self, sink, input)
+        self._jobs[job] = self._loop.create_task(job.run())
+        return job
+
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        for job in self._jobs:
+            job.cancel()
+        while self._jobs:
+            await asyncio.wait(self._jobs.values())
+
+    # ---- for the jobs
+
+    @property
+    def config(self) -> Config:
+        return self._config
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    async def create(self, stdin: int) -> Process:
+        return await asyncio.create_subprocess_exec(
+            *self._config.command, stdin=stdin, **self._options
+        )
+
+    def forget(self, job: SubprocessJob) -> None:
+        self._jobs.pop(job, None)
+
+
+class SubprocessJob:
+    """A ``strategy.Job``."""
+
+    def __init__(self, strategy: SubprocessStrategy, sink: Sink, input: Any) -> None:
+        self.output = b""
+        self.pid: int | None = None
+        self.returncode: int | None = None
+        self.error: OSError | MemoryError | None = None
+        self.timed_out = self.truncated = self.cancelled = False
+        self.wall = 0.0
+
+        self._strategy = strategy
+        self._loop = strategy.loop
+        self._sink = sink
+        self._process: Process | None = None
+        self._started = 0.0
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+        # Output.
+        self._read = 0
+        self._streaming = False
+        self._ended = False
+        self._paused = False
+        self._resumed: asyncio.Future[None] | None = None
+
+        # Input.
+        self._input = input is not None
+        self._chunks: deque[bytes] = deque()
+        self._queued = 0
+        self._eof = input is not STREAM
+        self._blocked = False
+        self._unread = False
+        self._more: asyncio.Future[None] | None = None
+        if self._input and input is not STREAM:
+            self.write(input)
+
+    # ---- the sink's side
+
+    def write(self, data: bytes) -> bool:
+        if self._unread:
+            return True
+        self._chunks.append(data)
+        self._queued += len(data)
+        _wake(self._more)
+        self._blocked = self._queued > _HIGH
+        return not self._blocked
+
+    def write_eof(self) -> None:
+        self._eof = True
+        _wake(self._more)
+
+    def pause_reading(self) -> None:
+        self._paused = True
+
+    def resume_reading(self) -> None:
+        self._paused = False
+        _wake(self._resumed)
+
+    def cancel(self) -> None:
+        if not self.cancelled:
+            self.cancelled = True
+            self._terminate()
+
+    # ---- the process's side
+
+    async def run(self) -> None:
+        """The job from its start to ``on_exit``. Never raises."""
+        feeder = None
+        self._started = time.monotonic()
+        try:
+            process = await self._strategy.create(PIPE if self._input else DEVNULL)
+        except (OSError, MemoryError) as error:
+            self.error = error
+        else:
+            self._process = process
+            self.pid = process.pid
+            if self.cancelled:
+                self._terminate()
+            elif (timeout := self._strategy.config.exec_timeout) is not None:
+                self._later("deadline", timeout, self._expire)
+            if process.stdin is not None:
+                feeder = self._loop.create_task(self._feed(process.stdin))
+            assert process.stdout is not None
+            await self._collect(process.stdout)
+            self.returncode = await process.wait()
+            self.wall = time.monotonic() - self._started
+            # Else a descriptor that another process shares would stay open here.
+            _close(process)
+        for timer in self._timers.values():
+            timer.cancel()
+        if feeder is not None:
+            feeder.cancel()
+            await asyncio.wait([feeder])
+        self._strategy.forget(self)
+        self._sink.on_exit(self)
+
+    async def _collect(self, stdout: asyncio.StreamReader) -> None:
+        self._later("hold", _HOLD, self._pass_on)
+        while data := await stdout.read(_READ):
+            if not self.truncated:
+                self._take(data)
+            # Nobody waits for what a dying process writes; it must not wait for us either.
+            while self._paused and not (self.cancelled or self.timed_out):
+                self._resumed = self._loop.create_future()
+                await self._resumed
+        self._ended = True
+
+    def _take(self, data: bytes) -> None:
+        self._read += len(data)
+        limit = self._strategy.config.max_output
+        if limit is not None and self._read > limit:
+            self.truncated = True
+            data = data[: len(data) - (self._read - limit)]
+            self._terminate()
+        if self._streaming:
+            if data:
+                self._sink.on_output(data)
+        else:
+            self.output += data
+            if len(self.output) > _READ:
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        """From now on, output is delivered as it comes."""
+        self._later("hold", _LOOK, self._look)
+        self._streaming = True
+        if data := self.output:
+            self.output = b""
+            self._sink.on_output(data)
+
+    def _look(self) -> None:
+        # The process may be gone while a descendant keeps its stdout: EOF may never come.
+        assert self._process is not None
+        if self._process.returncode is None:
+            self._later("hold", _LOOK, self._look)
+        elif not self._ended:
+            self._later("hold", self._strategy.config.drain_timeout, self._drained)
+
+    def _drained(self) -> None:
+        if self._process is not None:
+            _close(self._process)
+
+    async def _feed(self, stdin: asyncio.StreamWriter) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):
+            while self._chunks or not self._eof:
+                if not self._chunks:
+                    self._more = self._loop.create_future()
+                    await self._more
+                    continue
+                chunk = self._chunks.popleft()
+                stdin.write(chunk)
+                await stdin.drain()
+                self._queued -= len(chunk)
+                if self._blocked and self._queued <= _HIGH // 2:
+                    self._blocked = False
+                    self._sink.on_drain()
+            stdin.close()
+            await stdin.wait_closed()
+            return
+        # The process does not read its stdin (any more), which is its right.
+        stdin.close()
+        self._unread = True
+        self._chunks.clear()
+        if self._blocked:
+            self._blocked = False
+            self._sink.on_drain()
+
+    def _expire(self) -> None:
+        self.timed_out = True
+        self._terminate()
+
+    def _terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+        self._later("kill", self._strategy.config.kill_grace, self._kill)
+        _wake(self._resumed)
+
+    def _kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # The group has the process's id for as long as the process is not reaped or, after
+        # that, for as long as a member lives: somebody who keeps stdout open.
+        process = self._process
+        if process is not None and (process.returncode is None or not self._ended):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, number)
+
+    def _later(self, name: str, delay: float, callback: Any) -> None:
+        self._timers[name] = self._loop.call_later(delay, callback)
+
+
+def _wake(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)
+
+
+def _close(process: Process) -> None:
+    # There is no public way: a Process has no close(), its StreamReader neither.
+    transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]
+    transport.close()

@@ -1,0 +1,216 @@
+"""``--workers N``: a supervisor and N servers on one port.
+
+The supervisor has bound and checked everything before the first worker starts. Each worker is a
+fresh interpreter (no fork of a process with threads and an event loop) that is given its
+listening socket, and at descriptor 0 a link to the supervisor: it says there that it is ready,
+and either side learns by its end that the other has gone.
+"""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .config import Config
+
+_READY: Final = b"r"
+
+_STEADY: Final = 5.0
+"""Seconds after which a worker that ends has not failed to start."""
+_BACKOFF: Final = 0.1
+_BACKOFF_MOST: Final = 5.0
+_PATIENCE: Final = 10.0
+"""Seconds for a worker to leave after all its own time limits have passed."""
+
+
+def report_ready(link: socket.socket) -> None:
+    """Tell the supervisor that this worker serves."""
+    link.sendall(_READY)
+
+
+class _Worker:
+    """One place among N: a process, or the time at which to start the next."""
+
+    def __init__(self, number: int, sockets: list[socket.socket]) -> None:
+        self.number = number
+        self.sockets = sockets
+        self.process: subprocess.Popen[bytes] | None = None
+        self.link: socket.socket | None = None
+        self.ready = False
+        self.started = 0.0
+        self.failures = 0
+        self.due = 0.0
+
+    def start(self, options: Sequence[str], command: Sequence[str]) -> None:
+        fds = [sock.fileno() for sock in self.sockets]
+        mine, theirs = socket.socketpair()
+        self.ready = False
+        self.started = time.monotonic()
+        with theirs:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "fastspawn.serve", *options),
+                    *("--worker-fds", ",".join(map(str, fds)), "--", *command),
+                ],
+                stdin=theirs.fileno(),
+                pass_fds=fds,
+                # A Ctrl-C in the terminal is the supervisor's to pass on, once.
+                start_new_session=True,
+            )
+        self.link = mine
+
+    def ended(self) -> int:
+        """Reap it; when to start the next; the exit status."""
+        assert self.process is not None
+        assert self.link is not None
+        self.link.close()
+        status = self.process.wait()
+        self.process = self.link = None
+        now = time.monotonic()
+        if self.ready and now - self.started > _STEADY:
+            self.failures = 0
+            self.due = now
+        else:
+            self.due = now + min(_BACKOFF * 2**self.failures, _BACKOFF_MOST)
+            self.failures += 1
+        return status
+
+
+class Supervisor:
+    """Starts ``len(shares)`` workers, each on its own list of sockets.
+
+    ``options`` and ``command`` are the command line's. ``ready`` is called once, when all serve
+    for the first time; ``stopping`` when no new connection is to come.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        options: Sequence[str],
+        shares: list[list[socket.socket]],
+        *,
+        ready: Callable[[], None],
+        stopping: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._options = options
+        self._ready = ready
+        self._stopping = stopping
+        self._workers = [_Worker(number, share) for number, share in enumerate(shares, 1)]
+        self._selector = selectors.DefaultSelector()
+        self._serving = False
+        self._signals = 0
+        self._give_up_at: float | None = None
+        self._status = 0
+
+    def run(self) -> int:
+        """Until a signal. The exit status: 0, or that of a worker that could not be started."""
+        wake, woken = socket.socketpair()
+        for sock in (wake, woken):
+            sock.setblocking(False)
+        signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        self._selector.register(wake, selectors.EVENT_READ)
+        try:
+            self._loop(wake)
+        finally:
+            signal.set_wakeup_fd(-1)
+            self._kill()
+            self._selector.close()
+            wake.close()
+            woken.close()
+        return self._status
+
+    def _loop(self, wake: socket.socket) -> None:
+        while True:
+            if not self._signals:
+                self._start_due()
+            elif not any(worker.process for worker in self._workers):
+                return
+            for key, _ in self._selector.select(self._next_due()):
+                if key.fileobj is wake:
+                    for _ in wake.recv(64):
+                        self._signalled()
+                else:
+                    self._linked(key.data)
+            if self._give_up_at is not None and time.monotonic() >= self._give_up_at:
+                return
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for worker in self._workers:
+            if worker.process is None and worker.due <= now:
+                worker.start(self._options, self._config.command)
+                assert worker.link is not None
+                self._selector.register(worker.link, selectors.EVENT_READ, worker)
+
+    def _next_due(self) -> float | None:
+        """Seconds until something is to be done without being asked."""
+        if self._signals:
+            times = [] if self._give_up_at is None else [self._give_up_at]
+        else:
+            times = [worker.due for worker in self._workers if worker.process is None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _linked(self, worker: _Worker) -> None:
+        """A worker is ready, or gone."""
+        assert worker.link is not None
+        assert worker.process is not None
+        try:
+            data = worker.link.recv(1)
+        except OSError:
+            data = b""
+        if data:
+            worker.ready = True
+            if not self._serving and all(each.ready for each in self._workers):
+                self._serving = True
+                self._ready()
+            return
+        self._selector.unregister(worker.link)
+        pid = worker.process.pid
+        status = worker.ended()
+        if self._signals:
+            return
+        if not self._serving:
+            # Whatever keeps it from starting now is the configuration's fault: it has said so.
+            self._status = status or 1
+            self._signalled()
+            return
+        how = f"exited with status {status}" if status >= 0 else f"was killed by signal {-status}"
+        print(  # noqa: T201
+            f"fastspawn: worker {worker.number} (pid {pid}) {how}: starting another",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def _signalled(self) -> None:
+        self._signals += 1
+        if self._signals == 1:
+            self._stopping()
+            for worker in self._workers:
+                for sock in worker.sockets:
+                    sock.close()
+            if self._config.graceful_timeout is not None:
+                self._give_up_at = (
+                    time.monotonic()
+                    + self._config.graceful_timeout
+                    + self._config.kill_grace
+                    + _PATIENCE
+                )
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.send_signal(signal.SIGTERM)
+
+    def _kill(self) -> None:
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.process.kill()
+                worker.ended()

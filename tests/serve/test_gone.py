@@ -1,0 +1,253 @@
+"""Clients that go away, at every stage: the process group is killed and reaped."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from serve.harness import Client, Server, alive, children, poll
+
+Serve = Callable[..., Server]
+Script = Callable[..., tuple[str, ...]]
+
+HOLD = 'echo $$ > "$1.new"; mv "$1.new" "$1"; exec sleep 60'
+
+Leave = Callable[[Client], None]
+
+
+@pytest.fixture(params=["close", "reset"])
+def leave(request: pytest.FixtureRequest) -> Leave:
+    """How the client goes: orderly, which looks like the end of its requests, or not."""
+    if request.param == "close":
+        return lambda client: client.sock.close()
+    return lambda client: client.reset()
+
+
+def pid_in(path: Path) -> int:
+    poll(path.exists, "a process's start")
+    return int(path.read_text())
+
+
+def assert_gone(server: Server, pid: int) -> None:
+    poll(lambda: not alive(pid), "the process's end")
+    poll(lambda: not children(server.pid), "its reaping")
+    assert "Traceback" not in server.errors()
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_while_the_process_runs(
+    serve: Serve, script: Script, tmp_path: Path, leave: Leave, version: str
+) -> None:
+    held = tmp_path / "pid"
+    server = serve(command=script(HOLD, held))
+    with server.connect() as client:
+        client.get(version=version)
+        pid = pid_in(held)
+        leave(client)
+    assert_gone(server, pid)
+    held.unlink()
+    with server.connect() as client:
+        client.get(version=version)
+        pid_in(held)
+
+
+def test_within_a_stream(serve: Serve, script: Script, tmp_path: Path, leave: Leave) -> None:
+    held = tmp_path / "pid"
+    server = serve(command=script("echo one; " + HOLD, held))
+    with server.connect() as client:
+        client.get()
+        client.read_head()
+        assert client.read_chunk() == b"one\n"
+        pid = pid_in(held)
+        leave(client)
+    assert_gone(server, pid)
+
+
+def test_within_a_fast_stream(serve: Serve, script: Script, tmp_path: Path, leave: Leave) -> None:
+    held = tmp_path / "pid"
+    server = serve(command=script(HOLD.replace("sleep 60", "cat /dev/zero"), held))
+    with server.connect() as client:
+        client.get()
+        client.read_head()
+        pid = pid_in(held)
+        leave(client)
+    assert_gone(server, pid)
+
+
+def test_within_a_stream_that_is_not_read(
+    serve: Serve, script: Script, tmp_path: Path, leave: Leave
+) -> None:
+    held = tmp_path / "pid"
+    server = serve(command=script(HOLD.replace("sleep 60", "cat /dev/zero"), held))
+    with server.connect() as client:
+        client.get()
+        client.read_head()
+        pid = pid_in(held)
+        # Until nothing fits any more, and the server waits for us.
+        poll(lambda: stopped(pid), "backpressure")
+        leave(client)
+    assert_gone(server, pid)
+
+
+def stopped(pid: int) -> bool:
+    """It does not use the processor."""
+    before = cpu(pid)
+    time.sleep(0.1)
+    return cpu(pid) == before
+
+
+def cpu(pid: int) -> str:
+    path = Path(f"/proc/{pid}/stat")
+    return path.read_text().split(")")[1].split()[11:13].__repr__() if path.exists() else ""
+
+
+def test_within_the_body(serve: Serve, script: Script, tmp_path: Path, leave: Leave) -> None:
+    held = tmp_path / "pid"
+    server = serve(command=script(HOLD, held))
+    with server.connect() as client:
+        client.request("POST", "/", "Content-Length: 1000", body=b"some")
+        pid = pid_in(held)
+        leave(client)
+    assert_gone(server, pid)
+
+
+@pytest.mark.parametrize("framing", ["sized", "chunked"])
+@pytest.mark.parametrize("whole", [True, False])
+def test_within_a_body_that_is_not_read(
+    serve: Serve, script: Script, tmp_path: Path, leave: Leave, framing: str, whole: bool
+) -> None:
+    """The server has stopped reading: it must notice all the same."""
+    held = tmp_path / "pid"
+    server = serve(command=script(HOLD, held))
+    with server.connect() as client:
+        if framing == "sized":
+            client.request("POST", "/", "Content-Length: 1000000000000")
+            data = b"x" * 100_000
+        else:
+            client.request("POST", "/", "Transfer-Encoding: chunked")
+            data = b"ffff\r\n" + b"x" * 65535 + b"\r\n"
+        pid = pid_in(held)
+        client.sock.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            while True:
+                client.send(data)
+        leave(client)
+    assert_gone(server, pid)
+    assert whole in (True, False)
+
+
+def test_before_its_turn(serve: Serve, script: Script, tmp_path: Path, leave: Leave) -> None:
+    """A request that waits in the queue is dropped from it."""
+    held, trace = tmp_path / "pid", tmp_path / "trace"
+    command = script('cat >> "$2"; ' + HOLD, held, trace)
+    server = serve("--max-inflight", "1", command=command)
+    with server.connect() as first, server.connect() as second, server.connect() as third:
+        first.post(b"first,")
+        pid = pid_in(held)
+        held.unlink()
+        second.post(b"second,")
+        third.post(b"third,")
+        # All that shows that the server has both: what a shut sending side is answered with.
+        leave(second)
+        third.sock.shutdown(1)
+        third.sock.settimeout(5)
+        assert third.sock.recv(1, 2) == b"H"
+        poll(lambda: "499" in " ".join(server.log()), "a line for the second")
+        first.sock.close()
+        poll(lambda: not alive(pid), "the first process's end")
+        pid = pid_in(held)
+        assert trace.read_text() == "first,third,"
+    assert_gone(server, pid)
+
+
+def test_with_pipelined_requests(
+    serve: Serve, script: Script, tmp_path: Path, leave: Leave
+) -> None:
+    held = tmp_path / "pid"
+    server = serve(command=script(HOLD, held))
+    with server.connect() as client:
+        for _ in range(5):
+            client.get()
+        pid = pid_in(held)
+        leave(client)
+    assert_gone(server, pid)
+
+
+def test_the_whole_group(serve: Serve, script: Script, tmp_path: Path, leave: Leave) -> None:
+    held, other = tmp_path / "pid", tmp_path / "other"
+    server = serve(command=script('sh -c "$3" sh "$2" & ' + HOLD, held, other, HOLD))
+    with server.connect() as client:
+        client.get()
+        pid, descendant = pid_in(held), pid_in(other)
+        leave(client)
+    assert_gone(server, pid)
+    poll(lambda: not alive(descendant), "the descendant's end")
+
+
+def test_process_that_ignores_term(serve: Serve, script: Script, tmp_path: Path) -> None:
+    held = tmp_path / "pid"
+    command = script("trap '' TERM; " + HOLD.replace("exec sleep 60", "sleep 60 & wait"), held)
+    server = serve("--kill-grace", "200ms", command=command)
+    with server.connect() as client:
+        client.get()
+        pid = pid_in(held)
+    assert_gone(server, pid)
+
+
+def test_killed_process_that_is_not_read(serve: Serve, script: Script, tmp_path: Path) -> None:
+    """TERM makes it write more than anyone will take."""
+    held = tmp_path / "pid"
+    command = script(
+        "trap 'head -c 1000000 /dev/zero; exit' TERM; "
+        + HOLD.replace("exec sleep 60", "cat /dev/zero & wait"),
+        held,
+    )
+    server = serve("--kill-grace", "300ms", command=command)
+    with server.connect() as client:
+        client.get()
+        pid = pid_in(held)
+    assert_gone(server, pid)
+
+
+def test_idle_connections_are_closed(serve: Serve) -> None:
+    server = serve("--keep-alive-timeout", "500ms")
+    with server.connect() as fresh, server.connect() as used:
+        used.get()
+        assert used.read().status == 200
+        assert fresh.ended()
+        assert used.ended()
+
+
+def test_slow_head(serve: Serve) -> None:
+    server = serve("--header-timeout", "500ms")
+    with server.connect() as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: te")
+        answer = client.read()
+        assert (answer.status, answer.fields["connection"]) == (408, "close")
+        assert client.ended()
+    with server.connect() as client:
+        # A byte now and then does not help.
+        started = time.monotonic()
+        with contextlib.suppress(OSError):
+            while time.monotonic() - started < 10:
+                client.send(b"G" if client.sock.gettimeout() == 0.05 else b"GET / HTTP/1.1\r\nX: ")
+                client.sock.settimeout(0.05)
+                with contextlib.suppress(TimeoutError):
+                    if not client.fill() or client.buffer:
+                        break
+        assert client.buffer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_server_that_is_killed_says_nothing_of_a_client(serve: Serve) -> None:
+    server = serve()
+    with server.connect() as client:
+        client.get()
+        assert client.read().status == 200
+        server.signal(signal.SIGKILL)
+        assert server.wait() == -signal.SIGKILL
+        assert client.ended()
