@@ -21,7 +21,7 @@ CORE = """
     fault plan fdmap path stdio
     stack pipe child spawn wait
     backend_clone3 backend_clone backend_vfork backend_posix_spawn backend_fork
-    poller_epoll poller_kqueue heap slots mail feed collect job engine
+    poller_epoll poller_kqueue heap slots mail feed collect job spawner engine
 """.split()
 
 SANITIZE = os.environ.get("FASTSPAWN_SANITIZE", "")

@@ -177,7 +177,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.rounds = options.rounds or (2 if quick else 5)
     options.requests = options.requests or (2_000 if quick else 10_000)
     options.checked = 100 if quick else 500
-    options.batches, options.spawns = (5, 60) if quick else (12, 100)
+    options.batches, options.spawns = (4, 50) if quick else (12, 100)
     for name in ("rounds", "requests", "connections"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1")

@@ -99,13 +99,13 @@ class Worker:
 
 
 def take_turns(workers: dict[str, Worker], batches: int, count: int) -> dict[str, Series]:
-    """*batches* batches of *count* spawns (at most 2 s each) from every worker, one at a time."""
+    """*batches* batches of *count* spawns (at most 1 s each) from every worker, one at a time."""
     series: dict[str, Series] = {name: {c: [] for c in COLUMNS} for name in workers}
     for worker in workers.values():
         worker.batch(max(10, count // 4), 1.0)
     for _ in range(batches):
         for name in random.sample(sorted(workers), len(workers)):
-            answer = workers[name].batch(count, 2.0)
+            answer = workers[name].batch(count, 1.0)
             for column in COLUMNS:
                 series[name][column].append(round(answer[column], 2))
     return series

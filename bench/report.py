@@ -147,11 +147,13 @@ def lag_table(found: dict[str, Row]) -> list[str]:
 
 
 def notes(found: dict[str, Row]) -> list[str]:
-    return [f"- `{name}`: {row['about']}{leftovers(row)}" for name, row in found.items()]
+    return [f"- `{name}`: {row['about']}{remarks(row)}" for name, row in found.items()]
 
 
-def leftovers(row: Row) -> str:
-    """What a server still held, more than before the load, when the load was over."""
+def remarks(row: Row) -> str:
+    """What has to be said: answers whose bytes could not be counted, and what a server still held
+    after the load that it did not hold before.
+    """
     more = {
         kind: max(
             (record["idle_after"][kind] - record["idle_before"][kind] for record in row["rounds"]
@@ -161,7 +163,10 @@ def leftovers(row: Row) -> str:
         for kind in ("fds", "threads", "processes", "zombies")
     }  # fmt: skip
     told = ", ".join(f"{count} {kind}" for kind, count in more.items() if count > 0)
-    return f" (left after the load: {told})" if told else ""
+    parts = [f"left after the load: {told}"] if told else []
+    if any(record.get("bytes_checked") is False for record in row["rounds"]):
+        parts.append("answers differ in size, so their bytes were not counted")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def preamble(meta: dict[str, Any]) -> list[str]:

@@ -133,7 +133,7 @@ uint64_t fsp_slots_token(const struct fsp_slots *slots, const struct fsp_job *jo
 struct fsp_job *fsp_slots_find(const struct fsp_slots *slots, uint64_t token,
                                enum fsp_source *source); /* NULL: stale */
 
-/* ---- engine.c ---- */
+/* ---- engine.c, spawner.c ---- */
 
 struct fsp_spawner {
     struct fsp_engine *engine;
@@ -174,7 +174,11 @@ struct fsp_engine {
     struct fsp_spawner spawner[];
 };
 
-void fsp_engine_unqueue(struct fsp_engine *e, struct fsp_job *job); /* under the lock */
+/* The queue of pending jobs, under the lock. */
+void fsp_engine_unqueue(struct fsp_engine *e, struct fsp_job *job);
+void fsp_engine_requeue(struct fsp_engine *e, struct fsp_job *job); /* ahead of the others */
+
+void *fsp_spawner_main(void *spawner);
 
 /* ---- mail.c: both mailboxes; each takes the lock itself ---- */
 

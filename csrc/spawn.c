@@ -109,6 +109,7 @@ static void choose_table(struct fsp_launch *l, const struct fsp_backend *b) {
     if (l->avoid_unshare || LOAD(no_unshare)) return;
     bool fetch = top >= FETCH_ABOVE && !l->avoid_fetch && !LOAD(no_fetch);
     l->table = fetch ? FSP_TABLE_FETCH : FSP_TABLE_UNSHARE;
+    if (fetch) l->parent = getpid();
 }
 
 /* The child gave up before it touched a descriptor: take the next slower way, and if the kernel
@@ -182,7 +183,6 @@ int fsp_spawn(const struct fsp_plan *plan, const struct fsp_stdio *io, unsigned 
         .plan = plan,
         .moves = moves,
         .ops = ops,
-        .parent = getpid(),
         .avoid_fetch = private, /* it would fetch from the process's table, not the thread's */
         .sweep = (plan->flags & FSP_FLAG_CLOSE_FDS) && !private,
     };

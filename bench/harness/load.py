@@ -3,8 +3,8 @@
 bombardier counts status codes and bytes but does not look at bodies. So a launch counts only if
 
 * every one of the n answers of the measured load had a 2xx status;
-* the bytes bombardier wrote are n times some size: it repeats a request, without a word, when a
-  kept-alive connection is closed before the answer, and then the count is off;
+* the bytes bombardier wrote are n times some size: it repeats a request, without a word, when the
+  answer takes longer than 2 s or the connection is closed before it, and then the count is off;
 * the bytes bombardier read are n times the size of one complete answer (when the answers of the
   checking client were all of one size, which it reports);
 * the checking client, at the same concurrency, got the right status and body each time, before
@@ -77,7 +77,11 @@ def bombard(program: Path, port: int, requests: int, connections: int) -> LoadRe
         told = "".join(f"; {entry['description']}" for entry in (result.get("errors") or ())[:1])
         raise LoadError(f"{good} of {requests} answers were 2xx, others {others}{told}")
     if int(result["bytesWritten"]) % requests:
-        raise LoadError("bombardier repeated requests: their connection was closed unanswered")
+        longest = float(result["latency"]["max"]) / 1e3
+        raise LoadError(
+            "bombardier had to repeat requests that were not answered within 2 s, or whose "
+            f"connection was closed (longest wait {longest:,.0f} ms)"
+        )
     seconds = float(result["timeTakenSeconds"])
     percentiles = result["latency"]["percentiles"]
     return LoadResult(

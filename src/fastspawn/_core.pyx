@@ -7,7 +7,9 @@ is built on it in command.py and engine.py.
 import os
 import resource
 import sys
-from subprocess import DEVNULL, PIPE, STDOUT
+from subprocess import DEVNULL as _DEVNULL
+from subprocess import PIPE as _PIPE
+from subprocess import STDOUT as _STDOUT
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -89,11 +91,11 @@ def _encode_env(env):
 cdef fsp_io _io(object how, bint is_err) except *:
     if how is None:
         return FSP_IO_INHERIT
-    if how == PIPE:
+    if how == _PIPE:
         return FSP_IO_PIPE
-    if how == DEVNULL:
+    if how == _DEVNULL:
         return FSP_IO_NULL
-    if how == STDOUT and is_err:
+    if how == _STDOUT and is_err:
         return FSP_IO_STDOUT
     raise ValueError(
         f"{'stderr' if is_err else 'stdout'} must be None, PIPE, DEVNULL"
@@ -116,7 +118,7 @@ cdef class Plan:
     def __init__(
         self, argv, *, executable=None, env=None, cwd=None, pass_fds=(), close_fds=True,
         restore_signals=True, start_new_session=False, process_group=None, umask=-1,
-        rlimits=(), user=None, group=None, extra_groups=None, stdout=PIPE, stderr=PIPE,
+        rlimits=(), user=None, group=None, extra_groups=None, stdout=_PIPE, stderr=_PIPE,
         timeout=None, kill_grace=0, drain=0, max_output=None,
     ):
         if self.c != NULL:

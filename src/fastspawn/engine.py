@@ -8,12 +8,15 @@ import os
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastspawn._core import STREAM, EngineCore, Job
 from fastspawn.command import Command, StrOrBytesPath
 from fastspawn.process import Process
 from fastspawn.result import Result
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Sink(Protocol):
@@ -102,7 +105,7 @@ class Engine(EngineCore):
         _running.discard(self)
         self._free()
 
-    async def __aenter__(self) -> Engine:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

@@ -11,6 +11,8 @@ from fastspawn.command import Command
 from fastspawn.result import Result
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from fastspawn._core import Job
 
 # asyncio.StreamReader pauses its transport at twice this: the engine's window is the real bound.
@@ -175,7 +177,7 @@ class Process:
         """End the whole process group: SIGTERM, Limits.kill_grace, SIGKILL."""
         self._job.cancel()
 
-    async def __aenter__(self) -> Process:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 _READ: Final = 65536
 """Bytes per read, and how much output is held back to be answered in one piece."""
-_HOLD: Final = 0.002
-"""Seconds after which held output is passed on, the process living longer."""
+_HOLD: Final = 0.005
+"""Seconds after its first byte for which output is held back."""
 _LOOK: Final = 0.02
 """Seconds between looks for a process that has exited and left its stdout to another."""
 _HIGH: Final = 262144
@@ -178,7 +178,7 @@ class SubprocessJob:
         self._sink.on_exit(self)
 
     async def _collect(self, stdout: asyncio.StreamReader) -> None:
-        self._later("hold", _HOLD, self._pass_on)
+        self._later("look", _LOOK, self._look)
         while data := await stdout.read(_READ):
             if not self.truncated:
                 self._take(data)
@@ -199,13 +199,14 @@ class SubprocessJob:
             if data:
                 self._sink.on_output(data)
         else:
+            if not self.output:
+                self._later("hold", _HOLD, self._pass_on)
             self.output += data
             if len(self.output) > _READ:
                 self._pass_on()
 
     def _pass_on(self) -> None:
         """From now on, output is delivered as it comes."""
-        self._later("hold", _LOOK, self._look)
         self._streaming = True
         if data := self.output:
             self.output = b""
@@ -215,9 +216,9 @@ class SubprocessJob:
         # The process may be gone while a descendant keeps its stdout: EOF may never come.
         assert self._process is not None
         if self._process.returncode is None:
-            self._later("hold", _LOOK, self._look)
+            self._later("look", _LOOK, self._look)
         elif not self._ended:
-            self._later("hold", self._strategy.config.drain_timeout, self._drained)
+            self._later("look", self._strategy.config.drain_timeout, self._drained)
 
     def _drained(self) -> None:
         if self._process is not None:
@@ -269,6 +270,8 @@ class SubprocessJob:
                 os.killpg(process.pid, number)
 
     def _later(self, name: str, delay: float, callback: Any) -> None:
+        if name in self._timers:
+            self._timers[name].cancel()
         self._timers[name] = self._loop.call_later(delay, callback)
 
 
