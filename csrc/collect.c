@@ -1,9 +1,10 @@
 /*
  * collect.c - stdout and stderr of a running child.
  *
- * Bytes are held until the job ends, or, once it is known to live on and was asked to stream, told
- * in chunks as they come.  At most FSP_WINDOW told bytes per stream wait for the caller; then the
- * pipe is left alone, fills up, and the child is slowed by its own writes.
+ * Bytes are held until the job ends.  Those of a job that was asked to stream are told in chunks
+ * as they come, once it has lived for a while or written more than a pipe holds: before that, the
+ * chances are that one piece will do.  At most FSP_WINDOW told bytes per stream wait for the
+ * caller; then the pipe is left alone, fills up, and the child is slowed by its own writes.
  */
 #include "engine.h"
 
@@ -54,12 +55,23 @@ static int deliver(struct fsp_spawner *s, struct fsp_job *job, int stream, size_
     job->total_output += len;
     if (kept == 0) return 0;
     struct fsp_out *out = &job->out[stream];
-    if (!job->streaming) return hold(out, s->scratch, kept);
+    bool fits = out->held.len + kept <= FSP_SCRATCH;
     /* The last bytes of a child travel with its end; more than that is someone else's output. */
-    if (job->exited && out->held.len + kept <= FSP_SCRATCH) return hold(out, s->scratch, kept);
-    int r = out->held.len ? tell(job, stream, out->held.data, out->held.len) : 0;
-    out->held.len = 0;
-    return r < 0 ? r : tell(job, stream, s->scratch, kept);
+    bool wait =
+        job->streaming ? job->exited && fits : fits || !(job->options.flags & FSP_JOB_STREAM);
+    if (wait) return hold(out, s->scratch, kept);
+    if (!fsp_out_stream(job)) return -ENOMEM;
+    return tell(job, stream, s->scratch, kept);
+}
+
+bool fsp_out_stream(struct fsp_job *job) {
+    job->streaming = true;
+    for (int i = 0; i < 2; i++) {
+        struct fsp_buf *held = &job->out[i].held;
+        if (held->len && tell(job, i, held->data, held->len) < 0) return false;
+        held->len = 0;
+    }
+    return true;
 }
 
 static void unwatch(struct fsp_spawner *s, struct fsp_out *out) {

@@ -52,15 +52,20 @@ void fsp_engine_unqueue(struct fsp_engine *e, struct fsp_job *job) {
 
 /* ---- the caller's side ---- */
 
+/*
+ * Every signal is blocked on a spawner, so that no handler of the program ever runs there; but
+ * for the two that libc keeps to itself (hence its own mask and not the kernel's): setuid() in
+ * another thread waits until each thread has answered one.
+ */
 static int start_thread(struct fsp_spawner *s) {
-    const uint64_t all = ~(uint64_t)0;
-    uint64_t before = 0;
+    sigset_t all, before;
     int r = fsp_waker_init(&s->waker);
     if (r < 0) return r;
-    sys_sigmask(&all, &before); /* inherited: no handler ever runs on a spawner */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
     r = -fsp_fault("thread");
     if (r == 0) r = -pthread_create(&s->thread, NULL, fsp_spawner_main, s);
-    sys_sigmask(&before, NULL);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (r < 0) fsp_waker_close(&s->waker);
     return r;
 }

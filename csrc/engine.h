@@ -19,7 +19,8 @@
 #define FSP_FEED_HIGH  (256 * 1024) /* stdin queued: above this the writer is told to wait ... */
 #define FSP_FEED_LOW   (64 * 1024)  /* ... and below this to go on */
 #define FSP_SCRATCH    (64 * 1024)  /* one read: a pipe's default capacity */
-#define FSP_WATCH_NS   1000000      /* a child that lives longer has its pipes watched */
+#define FSP_WATCH_NS   1000000      /* a child that lives longer has its pipes watched ... */
+#define FSP_STREAM_NS  10000000     /* ... and longer than this, its output told as it comes */
 #define FSP_RETRY_NS   2000000000   /* for how long a spawn that lacks resources is put off */
 #define FSP_HOLD_NS    10000000     /* between two such tries */
 #define FSP_ABANDON_NS 5000000000   /* a killed child that does not end is given up */
@@ -27,6 +28,7 @@
 /* What may be due; the earliest counts. */
 enum fsp_due {
     FSP_DUE_WATCH,    /* it is no short-lived child: watch its pipes */
+    FSP_DUE_STREAM,   /* nor one whose output can be told in one piece */
     FSP_DUE_DEADLINE, /* limits.timeout */
     FSP_DUE_KILL,     /* limits.kill_grace after TERM; then FSP_ABANDON_NS after KILL */
     FSP_DUE_DRAIN,    /* limits.drain after the leader's exit */
@@ -209,6 +211,8 @@ void fsp_job_end(struct fsp_job *job);
 
 /* ---- collect.c: stdout and stderr ---- */
 
+/* From now on output is told as it comes; false when memory ran out. */
+bool fsp_out_stream(struct fsp_job *job);
 /* Read what there is; false when memory ran out. */
 bool fsp_out_pump(struct fsp_spawner *s, struct fsp_job *job, int stream);
 void fsp_out_watch(struct fsp_spawner *s, struct fsp_job *job, int stream);

@@ -97,11 +97,12 @@ static void leader_exited(struct fsp_spawner *s, struct fsp_job *job) {
     if (job->exited) return;
     job->exited = true;
     fsp_job_set_due(s, job, FSP_DUE_WATCH, 0);
+    fsp_job_set_due(s, job, FSP_DUE_STREAM, 0);
     fsp_job_set_due(s, job, FSP_DUE_DEADLINE, 0);
     fsp_in_close(s, job);
     if (pump(s, job)) return;
     /* Someone else holds its pipes, or the reader is slow. */
-    job->streaming = job->options.flags & FSP_JOB_STREAM;
+    job->streaming |= job->options.flags & FSP_JOB_STREAM;
     fsp_out_watch(s, job, 0);
     fsp_out_watch(s, job, 1);
     uint64_t drain = after(sys_now(), job->options.limits.drain);
@@ -177,7 +178,8 @@ static void look_again(struct fsp_spawner *s, struct fsp_job *job, uint64_t now)
 }
 
 static void outlived(struct fsp_spawner *s, struct fsp_job *job) {
-    job->streaming = job->options.flags & FSP_JOB_STREAM;
+    if (job->options.flags & FSP_JOB_STREAM)
+        fsp_job_set_due(s, job, FSP_DUE_STREAM, job->started_at + FSP_STREAM_NS);
     fsp_out_watch(s, job, 0);
     fsp_out_watch(s, job, 1);
 }
@@ -191,6 +193,9 @@ void fsp_job_due(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
     switch (kind) {
     case FSP_DUE_WATCH:
         outlived(s, job);
+        break;
+    case FSP_DUE_STREAM:
+        if (!fsp_out_stream(job)) out_of_memory(s, job);
         break;
     case FSP_DUE_DEADLINE:
         job->outcome.timed_out = 1;

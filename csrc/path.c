@@ -132,7 +132,7 @@ static void remember(const struct entry *found, const char *search, const char *
     e->path = memcpy(key + ns + nf, path, np);
 }
 
-static int search_dirs(const char *search, const char *file, char *buf, size_t size) {
+static int search_dirs(const char *search, const char *file, bool cached, char *buf, size_t size) {
     struct entry found = {.checked = sys_now()};
     const char *rest = search;
     bool racy = false;
@@ -140,7 +140,7 @@ static int search_dirs(const char *search, const char *file, char *buf, size_t s
     while (rest) {
         /* The time is taken before the look: a change between the two is then seen. */
         const char *dir = rest;
-        if (found.ndirs < MAX_DIRS && fsp_path_next(&dir, "", buf, size) >= 0) {
+        if (cached && found.ndirs < MAX_DIRS && fsp_path_next(&dir, "", buf, size) >= 0) {
             struct timespec mtime = dir_mtime(buf);
             racy |= is_racy(mtime);
             found.mtime[found.ndirs++] = mtime;
@@ -149,7 +149,7 @@ static int search_dirs(const char *search, const char *file, char *buf, size_t s
         int len = fsp_path_next(&rest, file, buf, size);
         int r = len < 0 ? len : try_file(buf);
         if (r == 0) {
-            if (!racy) remember(&found, search, file, buf);
+            if (cached && !racy) remember(&found, search, file, buf);
             return len;
         }
         if (r != -ENOENT && r != -ENOTDIR && first_error == -ENOENT) first_error = r;
@@ -157,24 +157,31 @@ static int search_dirs(const char *search, const char *file, char *buf, size_t s
     return first_error;
 }
 
+/* Under the lock: the remembered answer, or -ENOENT. */
+static int recall(const char *search, const char *file, uint64_t max_age, char *buf, size_t size) {
+    struct entry *e = find(search, file);
+    if (e == NULL) return -ENOENT;
+    uint64_t now = sys_now();
+    size_t len = strlen(e->path);
+    bool fresh = now - e->checked < max_age;
+    if (len >= size || (!fresh && !still_true(e))) {
+        forget(e);
+        return -ENOENT;
+    }
+    if (!fresh) e->checked = now;
+    memcpy(buf, e->path, len + 1);
+    return (int)len;
+}
+
+/* Whoever finds the cache in use searches: the one who holds it may be a thread that a fork left
+ * behind. */
 int fsp_path_lookup(const char *search, const char *file, uint64_t max_age, char *buf,
                     size_t size) {
     if (has_relative(search)) return -ENOENT;
-    pthread_mutex_lock(&lock);
-    int r = -ENOENT;
-    struct entry *e = find(search, file);
-    if (e) {
-        uint64_t now = sys_now();
-        size_t len = strlen(e->path);
-        if ((now - e->checked < max_age || still_true(e)) && len < size) {
-            if (now - e->checked >= max_age) e->checked = now;
-            memcpy(buf, e->path, len + 1);
-            r = (int)len;
-        } else
-            forget(e);
-    }
-    if (r < 0) r = search_dirs(search, file, buf, size);
-    pthread_mutex_unlock(&lock);
+    bool cached = pthread_mutex_trylock(&lock) == 0;
+    int r = cached ? recall(search, file, max_age, buf, size) : -ENOENT;
+    if (r < 0) r = search_dirs(search, file, cached, buf, size);
+    if (cached) pthread_mutex_unlock(&lock);
     return r;
 }
 

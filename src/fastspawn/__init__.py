@@ -8,6 +8,7 @@ The environment variable FASTSPAWN_BACKEND pins the way to spawn (clone3, clone,
 posix_spawn or fork); without it the first one that works here is used.
 """
 
+import contextlib
 import os
 from importlib.metadata import version
 from subprocess import DEVNULL, PIPE, STDOUT
@@ -36,4 +37,6 @@ __all__ = [
     "__version__",
 ]
 
-_core.select_backend(os.environ.get("FASTSPAWN_BACKEND"))
+# A wrong name is told by whatever wants to spawn, not by the import.
+with contextlib.suppress(ValueError):
+    _core.select_backend(os.environ.get("FASTSPAWN_BACKEND"))

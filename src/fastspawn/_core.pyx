@@ -15,6 +15,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EACCES, EINVAL, ENOMEM
 from libc.stdlib cimport free
 from libc.string cimport memset
 
@@ -224,7 +225,7 @@ cdef class Plan:
             with os.scandir(self.cwd):
                 pass
             if not os.access(self.cwd, os.X_OK):
-                raise PermissionError(13, os.strerror(13), self.cwd)
+                raise PermissionError(EACCES, os.strerror(EACCES), self.cwd)
         cdef int n
         with nogil:
             n = fsp_plan_resolve(self.c, 0, path, sizeof(path))
@@ -304,6 +305,8 @@ def spawn(Plan plan not None, int stdin=-1, int stdout=-1, int stderr=-1):
     cdef fsp_error error
     cdef Child child = Child.__new__(Child)
     cdef int r
+    if _backend_error is not None:
+        raise ValueError(_backend_error)
     io.fd[0] = stdin
     io.fd[1] = stdout
     io.fd[2] = stderr
@@ -352,6 +355,10 @@ cdef class Job:
         """resource.struct_rusage of the child, once it has ended."""
         return None if self.returncode is None else _rusage(&self.status.usage)
 
+    cdef bint is_live(self) noexcept:
+        """Does C still have the job, and the engine that it is of?"""
+        return self.c != NULL and self.engine.c != NULL
+
     def write(self, data):
         """Queue bytes for stdin (STREAM only).
 
@@ -360,12 +367,12 @@ cdef class Job:
         """
         cdef Py_buffer view
         cdef int r
-        if self.c == NULL:
+        if not self.is_live():
             return True
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         r = fsp_job_write(self.c, view.buf, <size_t>view.len)
         PyBuffer_Release(&view)
-        if r == -12:
+        if r == -ENOMEM:
             raise MemoryError()
         if r < 0:
             raise OSError(-r, os.strerror(-r))
@@ -373,7 +380,7 @@ cdef class Job:
 
     def write_eof(self):
         """Close stdin after what is queued."""
-        if self.c != NULL:
+        if self.is_live():
             fsp_job_write_eof(self.c)
 
     def pause_reading(self, int stream=0):
@@ -384,18 +391,18 @@ cdef class Job:
         """Go on after pause_reading()."""
         cdef int i = stream != 0
         self.paused[i] = False
-        if self.c != NULL and self.unconsumed[i]:
+        if self.unconsumed[i] and self.is_live():
             fsp_job_consumed(self.c, i, self.unconsumed[i])
         self.unconsumed[i] = 0
 
     def cancel(self):
         """TERM to the process group, KILL after the grace; on_exit still comes."""
-        if self.c != NULL:
+        if self.is_live():
             fsp_job_cancel(self.c)
 
     def send_signal(self, int sig, bint group=False):
         """Send a signal to the child, or to its group; does nothing once it has ended."""
-        if self.c != NULL:
+        if self.is_live():
             fsp_job_signal(self.c, group, sig)
 
     cdef deliver_chunks(self, fsp_chunk *chunk):
@@ -494,6 +501,7 @@ cdef class EngineCore:
         cdef fsp_engine *c = NULL
         if self.c != NULL:
             raise RuntimeError("the engine is running already")
+        backend()
         with nogil:
             r = fsp_engine_new(spawners, NULL, &c)
         if r < 0:
@@ -555,9 +563,11 @@ cdef class EngineCore:
         """Hand over a command; never blocks, and reports spawn failures through the sink.
 
         input: bytes for stdin, None for /dev/null, or STREAM for Job.write(). With stream, the
-        output of a child that lives longer than about a millisecond goes to sink.on_output and
-        sink.on_errors as it comes; without, all of it is in the job at on_exit. With notify,
-        sink.on_start(job) is called when it runs. sink.on_exit(job) is called exactly once, last.
+        output of a child that lives longer than 10 ms or writes more than 64 KiB goes to
+        sink.on_output and sink.on_errors as it comes; without, all of it is in the job at
+        on_exit. With notify, sink.on_start(job) is called when it runs. sink.on_exit(job) is
+        called exactly once, last.
+
         Raises RuntimeError when the engine does not run (here).
         """
         cdef fsp_job_options options = command.options
@@ -586,7 +596,7 @@ cdef class EngineCore:
         job.sink = sink
         job.input = input
         r = fsp_engine_submit(self.c, command.c, &options, &job.c)
-        if r == -12:
+        if r == -ENOMEM:
             raise MemoryError()
         if r < 0:
             raise RuntimeError("the engine is closing")
@@ -622,20 +632,32 @@ def backends():
     return names
 
 
+cdef object _backend_error = None
+
+
 def backend():
-    """The name of the backend that the next spawn tries first."""
+    """The name of the backend that the next spawn tries first.
+
+    Raises ValueError if the one that was asked for is not available.
+    """
+    if _backend_error is not None:
+        raise ValueError(_backend_error)
     return fsp_backend_name().decode()
 
 
 def select_backend(name=None):
     """Pin a backend for this process; None or "" chooses by what works.
 
-    Raises ValueError for a name that is unknown, or not available on this system.
+    Raises ValueError for a name that is unknown, or not available on this system; so does every
+    spawn until another one is selected.
     """
+    global _backend_error
     cdef bytes data = (name or "").encode()
     cdef int r = fsp_backend_select(data)
+    _backend_error = None
     if r < 0:
-        what = "not available here" if r != -22 else "unknown"
-        raise ValueError(
+        what = "unknown" if r == -EINVAL else "not available here"
+        _backend_error = (
             f"FASTSPAWN_BACKEND={name}: {what} (choose from: {', '.join(backends())})"
         )
+        raise ValueError(_backend_error)

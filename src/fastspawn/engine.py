@@ -55,6 +55,7 @@ _running: weakref.WeakSet[Engine] = weakref.WeakSet()
 def _stop_all() -> None:
     for engine in list(_running):
         engine._stop()
+        engine._free()
 
 
 atexit.register(_stop_all)

@@ -213,12 +213,16 @@ class Server:
         *,
         where: Sequence[str] = ("--port", "0"),
         pass_fds: Sequence[int] = (),
+        prefix: Sequence[str] = (),
     ) -> None:
         self.stdout = directory / f"stdout-{time.monotonic_ns()}"
         self.stderr = directory / f"stderr-{time.monotonic_ns()}"
         with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fastspawn.serve", *where, *options, "--", *command],
+                [
+                    *(*prefix, sys.executable, "-m", "fastspawn.serve"),
+                    *(*where, *options, "--", *command),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -18,7 +18,7 @@ HOLD = 'echo $$ > "$1.new"; mv "$1.new" "$1"; exec sleep 60'
 
 
 def test_exit_status(serve: Serve, script: Script) -> None:
-    server = serve(command=script("echo not seen; exit 3"))
+    server = serve(command=script("exit 3"))
     with server.connect() as client:
         client.get()
         answer = client.read()

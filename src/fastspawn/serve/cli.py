@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, Final, NoReturn, TypeVar
 
-from . import listen, units
+from . import listen, server, units, workers
 from .config import Config
 from .strategy import command_of
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """``python -m fastspawn.serve``. Returns the exit status."""
     try:
         return _run(sys.argv[1:] if argv is None else argv)
-    except (UsageError, listen.ListenError) as error:
+    except (UsageError, listen.ListenError, server.StartError) as error:
         print(f"fastspawn: error: {error}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
@@ -76,8 +76,6 @@ def check(config: Config) -> None:
 
 
 def _run(argv: Sequence[str]) -> int:
-    from . import server, workers
-
     config, options, worker_fds = _parse(argv)
     if worker_fds is not None:
         socks = [listen.adopt(fd, config.backlog) for fd in worker_fds]
@@ -111,7 +109,11 @@ def _run(argv: Sequence[str]) -> int:
     if config.workers == 1:
         server.serve(config, socks, ready=ready, stopping=stopping)
         return 0
-    shares = [listen.multiply(sock, config.workers, config.backlog) for sock in socks]
+    if config.fd is None:
+        shares = [listen.multiply(sock, config.workers, config.backlog) for sock in socks]
+    else:
+        # Somebody else's, and perhaps still in use by others.
+        shares = [[sock] * config.workers for sock in socks]
     return workers.Supervisor(
         config,
         options,

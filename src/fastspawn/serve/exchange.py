@@ -6,6 +6,9 @@
                 │                      │            └ a short answer: head and body in one write
                 └ refuse (503)         └ a longer or slower one: head, then chunks as they come
 
+The beginning of an output is held back for a few milliseconds: most processes end soon after it,
+and then the answer has a length, and its status tells how the process ended.
+
 While it has a ``connection``, the client is there and waits for this answer. An exchange that
 has lost it (client gone, refused half-way) only waits for its process to end.
 """
@@ -41,6 +44,9 @@ _RETRY_AFTER: Final = 1
 _GONE: Final = 499
 """In the log only: the client closed the connection before its answer was complete."""
 
+_HOLD: Final = 65536
+"""Bytes of output that are never held back."""
+
 _GATHER: Final = 65536
 """Bytes of a body kept while its request waits for its turn."""
 
@@ -56,6 +62,7 @@ class Exchange:
         "expect",
         "head_only",
         "head_sent",
+        "held",
         "http10",
         "job",
         "keep",
@@ -100,6 +107,8 @@ class Exchange:
         """Bytes of the request's body."""
 
         self.job: Job | None = None
+        self.held = b""
+        """Output that has come, its head not being sent yet."""
         self.status = 0
         self.head_sent = False
         self.sent = 0
@@ -169,6 +178,9 @@ class Exchange:
     def _detach(self) -> None:
         self.connection = None
         self.body = None
+        if self.held:
+            self.held = b""
+            self.service.held.discard(self)
         if self.job is not None:
             self.job.cancel()
         elif self.begun:
@@ -208,27 +220,43 @@ class Exchange:
         connection = self.connection
         if connection is None or not data:
             return  # an empty chunk would be the last one
-        self.sent += len(data)
         if not self.head_sent:
-            self._start_stream(connection, data)
-        elif self.head_only:
+            if not self.held:
+                self.service.held.add(self)
+            self.held += data
+            if len(self.held) > _HOLD:
+                self.service.held.discard(self)
+                self.release()
+            return
+        self.sent += len(data)
+        if self.head_only:
             pass
         elif self.http10:
             connection.transport.write(data)
         else:
             connection.transport.writelines((chunk_start(len(data)), data, CHUNK_END))
 
+    def release(self) -> None:
+        """The process lives on: stream."""
+        connection = self.connection
+        if connection is not None:
+            data, self.held = self.held, b""
+            self.sent += len(data)
+            self._start_stream(connection, data)
+
     def on_exit(self, job: Any) -> None:
         self.service.admission.leave()
         connection = self.connection
         self.job = None
         if connection is not None:
+            if self.held:
+                self.service.held.discard(self)
             if job.returncode != 0 or job.timed_out or job.truncated:
                 self._fail(connection, job)
             elif self.head_sent:
                 self._end_stream(connection, job.output)
             else:
-                self._answer(connection, job.output)
+                self._answer(connection, self.held + job.output if self.held else job.output)
             self.connection = None
             if self.service.log is not None:
                 self._log(job)

@@ -409,7 +409,7 @@ class Connection(asyncio.Protocol):
             view = view[length:]
 
     def _parse_held(self) -> None:
-        if self._paused or self.transport.is_closing():
+        if self._paused or not self._held or self.transport.is_closing():
             return
         data, self._held = self._held, b""
         self.data_received(data)

@@ -7,10 +7,11 @@ most ``graceful_timeout``; the second, or the end of that time, cancels what is 
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import signal
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .protocol import Connection
 from .service import Service
@@ -37,7 +38,7 @@ def serve(
     """Serve on ``sockets`` (listening) until a signal, or until ``lifeline`` reaches its end.
 
     ``ready`` is called when requests are answered, ``stopping`` just before the sockets are
-    closed.
+    closed. Raises StartError.
     """
     loop = _new_loop(config)
     try:
@@ -58,6 +59,17 @@ def _new_loop(config: Config) -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
+_ACCEPTS: Final = 64
+"""Connections accepted in one go: what asyncio makes of a backlog besides listen(2)."""
+
+
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class StartError(Exception):
+    """Why the server can't start, in one line."""
+
+
 class _Stop:
     """What the signals ask for."""
 
@@ -69,6 +81,29 @@ class _Stop:
         if self.drain.is_set():
             self.cancel.set()
         self.drain.set()
+
+
+class _Complaints:
+    """The loop's exception handler.
+
+    When no more connections can be accepted, asyncio says so with a traceback for each attempt;
+    one line a second will do.
+    """
+
+    def __init__(self) -> None:
+        self._silent_until = 0.0
+
+    def handle(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in _NO_ROOM:
+            loop.default_exception_handler(context)
+        elif loop.time() >= self._silent_until:
+            self._silent_until = loop.time() + 1.0
+            _say(f"cannot accept connections: {error.strerror}")
+
+
+def _say(text: str) -> None:
+    print(f"fastspawn: {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 async def _serve(
@@ -86,13 +121,19 @@ async def _serve(
         loop.add_reader(lifeline, _lost, loop, lifeline, stop)
 
     strategy = make_strategy(config, loop)
-    await strategy.start()
+    try:
+        await strategy.start()
+    except OSError as error:
+        raise StartError(f"cannot start the engine: {error.strerror}") from error
     service = Service(config, strategy, loop)
     service.start()
-    servers = [
-        await loop.create_server(lambda: Connection(service), sock=sock, backlog=config.backlog)
-        for sock in sockets
-    ]
+    loop.set_exception_handler(_Complaints().handle)
+    servers = []
+    for sock in sockets:
+        servers.append(
+            await loop.create_server(lambda: Connection(service), sock=sock, backlog=_ACCEPTS)
+        )
+        sock.listen(config.backlog)
     # What there is now stays: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -128,5 +169,5 @@ async def _until_idle(
 def _lost(loop: asyncio.AbstractEventLoop, lifeline: socket.socket, stop: _Stop) -> None:
     # The supervisor never sends anything: this is the end.
     loop.remove_reader(lifeline)
-    print("fastspawn: the supervisor has gone", file=sys.stderr, flush=True)  # noqa: T201
+    _say("the supervisor has gone")
     stop.ask()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .access import AccessLog
 from .admission import Admission
 from .response import Heads
-from .watch import Watch
+from .watch import Delay, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,10 @@ _LINGER: Final = 5.0
 """Seconds for which input is thrown away after an answer that came before the request's end."""
 
 
+_HOLD: Final = 0.01
+"""Seconds for which the beginning of an answer is held back, for all of it to come."""
+
+
 class Service:
     """One command, one strategy, one set of limits; ``start`` comes before any connection."""
 
@@ -31,6 +35,7 @@ class Service:
         "connections",
         "draining",
         "heads",
+        "held",
         "idle",
         "lingering",
         "log",
@@ -48,6 +53,7 @@ class Service:
         self.max_body = sys.maxsize if config.max_body is None else config.max_body
         self.admission = Admission(loop, config.max_inflight, config.queue, config.queue_timeout)
         self.heads = Heads(config.content_type)
+        self.held = Delay(loop, _HOLD)
         self.connections: set[Connection] = set()
         self.draining = False
 
@@ -78,6 +84,7 @@ class Service:
 
     def close(self) -> None:
         self.admission.close()
+        self.held.close()
         self.watch.close()
         if self.log is not None:
             self.log.flush()

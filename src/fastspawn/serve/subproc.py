@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from .strategy import Sink
 
 _READ: Final = 65536
-"""Bytes per read, and how much output is held back to be answered in one piece."""
-_HOLD: Final = 0.005
-"""Seconds after its first byte for which output is held back."""
+"""Bytes."""
 _LOOK: Final = 0.02
 """Seconds between looks for a process that has exited and left its stdout to another."""
 _HIGH: Final = 262144
@@ -101,7 +99,6 @@ class SubprocessJob:
 
         # Output.
         self._read = 0
-        self._streaming = False
         self._ended = False
         self._paused = False
         self._resumed: asyncio.Future[None] | None = None
@@ -195,21 +192,7 @@ class SubprocessJob:
             self.truncated = True
             data = data[: len(data) - (self._read - limit)]
             self._terminate()
-        if self._streaming:
-            if data:
-                self._sink.on_output(data)
-        else:
-            if not self.output:
-                self._later("hold", _HOLD, self._pass_on)
-            self.output += data
-            if len(self.output) > _READ:
-                self._pass_on()
-
-    def _pass_on(self) -> None:
-        """From now on, output is delivered as it comes."""
-        self._streaming = True
-        if data := self.output:
-            self.output = b""
+        if data:
             self._sink.on_output(data)
 
     def _look(self) -> None:

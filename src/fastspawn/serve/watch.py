@@ -82,6 +82,52 @@ class Deadlines:
                 connection.expired()
 
 
+class Delayed(Protocol):
+    def release(self) -> None:
+        """The delay has passed."""
+
+
+class Delay:
+    """Releases each after ``seconds`` and no more than as much again, with one timer for all."""
+
+    __slots__ = ("_due", "_loop", "_seconds", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._loop = loop
+        self._seconds = seconds
+        self._due: dict[Delayed, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, delayed: Delayed) -> None:
+        self._due[delayed] = self._loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._seconds, self._release)
+
+    def discard(self, delayed: Delayed) -> None:
+        self._due.pop(delayed, None)
+
+    def close(self) -> None:
+        self._due.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _release(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        ripe = []
+        for delayed, due in self._due.items():
+            if due > now:
+                break
+            ripe.append(delayed)
+        for delayed in ripe:
+            del self._due[delayed]
+        if self._due:
+            self._timer = self._loop.call_later(self._seconds, self._release)
+        for delayed in ripe:
+            delayed.release()
+
+
 class Watch:
     """One per event loop."""
 

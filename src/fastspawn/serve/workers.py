@@ -8,6 +8,7 @@ and either side learns by its end that the other has gone.
 
 from __future__ import annotations
 
+import contextlib
 import selectors
 import signal
 import socket
@@ -32,7 +33,8 @@ _PATIENCE: Final = 10.0
 
 def report_ready(link: socket.socket) -> None:
     """Tell the supervisor that this worker serves."""
-    link.sendall(_READY)
+    with contextlib.suppress(OSError):  # it has gone, which the server will notice
+        link.sendall(_READY)
 
 
 class _Worker:

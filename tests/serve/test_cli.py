@@ -1,0 +1,233 @@
+"""The command line: what is wrong is said in one line, with exit status 2."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fastspawn.serve import cli, units
+from fastspawn.serve.config import Config
+
+
+def run(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fastspawn.serve", *args],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=cwd,
+    )
+
+
+def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
+    assert result.returncode == 2, result
+    assert result.stdout == ""
+    assert result.stderr.startswith("fastspawn: error: ")
+    assert result.stderr.count("\n") == 1
+    for word in words:
+        assert word in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--prot", "1"], ["--prot", "did you mean --port?"]),
+        (["--xyzzy"], ["--xyzzy", "see --help"]),
+        (["--max-inflght=3", "echo"], ["did you mean --max-inflight?"]),
+        (["--port"], ["--port", "expected one argument"]),
+        (["--port", "http"], ["--port", "'http' is not a number from 0 to 65535"]),
+        (["--port", "65536"], ["--port"]),
+        (["--workers", "0"], ["--workers", "of at least 1"]),
+        (["--loop", "trio"], ["--loop", "'trio'"]),
+        (["--strategy", "magic"], ["--strategy"]),
+        (["--mode", "cgi"], ["--mode"]),
+        (["--exec-timeout", "soon"], ["--exec-timeout", "'soon' is not a duration"]),
+        (["--exec-timeout", "0"], ["--exec-timeout", "more than 0"]),
+        (["--max-body", "1X"], ["--max-body", "'1X' is not a size"]),
+        (["--max-output", "0"], ["--max-output", "more than 0"]),
+        (["--content-type", "a\r\nSet-Cookie: b"], ["--content-type"]),
+        (["--uds", "x", "--port", "1"], ["--uds and --port exclude each other"]),
+        (["--fd=3", "--uds=x"], ["--fd and --uds exclude each other"]),
+        (["--fd", "1"], ["--fd 1", "standard streams"]),
+        (["--fd", "987"], ["file descriptor 987", "Bad file descriptor"]),
+        (["--host", "no.such.host.invalid"], ["cannot listen on no.such.host.invalid:8001"]),
+        (["--host", ""], ["--host"]),
+        (["--uds", "/no/such/directory/socket"], ["/no/such/directory/socket"]),
+        (["--uds", "/" + "x" * 200], ["cannot listen on"]),
+        (["--cwd", "/no/such/directory"], ["--cwd /no/such/directory", "No such file"]),
+        (["--cwd", "/etc/passwd"], ["--cwd /etc/passwd", "Not a directory"]),
+        (["no-such-command"], ["cannot run no-such-command", "No such file"]),
+        (["--", "./no-such-command"], ["./no-such-command", "No such file"]),
+        (["/etc/passwd"], ["cannot run /etc/passwd", "Permission denied"]),
+        (["/"], ["cannot run /", "Permission denied"]),
+        ([""], ["cannot run"]),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value[0], str) else None,
+)
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["one", "workers"])
+def test_refused(args: list[str], words: list[str], workers: list[str]) -> None:
+    assert_refused(run(*workers, *args), *words)
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["one", "workers"])
+def test_port_in_use(workers: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert_refused(
+            run("--port", str(port), *workers),
+            f"cannot listen on 127.0.0.1:{port}",
+            "Address already in use",
+        )
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["one", "workers"])
+def test_port_in_use_by_another_one_with_workers(workers: list[str]) -> None:
+    """SO_REUSEPORT must not let two servers share a port unawares."""
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert_refused(run("--port", str(port), *workers), "Address already in use")
+
+
+def test_unix_socket_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(path))
+        taken.listen()
+        assert_refused(run("--uds", str(path)), str(path), "Address already in use")
+    assert path.exists()
+
+
+def test_unix_socket_that_is_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("precious")
+    assert_refused(run("--uds", str(path)), str(path))
+    assert path.read_text() == "precious"
+
+
+def test_socket_that_does_not_listen() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        result = subprocess.run(
+            [sys.executable, "-m", "fastspawn.serve", "--fd", str(sock.fileno())],
+            pass_fds=[sock.fileno()],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert_refused(result, "not a stream socket")
+
+
+def test_command_that_is_not_executable(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    assert_refused(run("--", str(program)), "Permission denied")
+    assert_refused(run("--cwd", str(tmp_path), "--", "./program"), "Permission denied")
+
+
+def test_help_and_version() -> None:
+    result = run("--help")
+    assert result.returncode == 0
+    assert result.stderr == ""
+    for option in ("--port", "--exec-timeout", "--no-access-log"):
+        assert option in result.stdout
+    assert "--worker-fds" not in result.stdout
+    result = run("--version")
+    assert result.returncode == 0
+    assert re.fullmatch(r"fastspawn \d+\.\d+\S*\n", result.stdout)
+
+
+def test_defaults() -> None:
+    config = cli.parse([])
+    assert config == Config(loop=config.loop)
+    assert config.command == ("echo", "hi")
+    assert (config.host, config.port, config.strategy) == ("127.0.0.1", 8001, "direct")
+    cli.check(config)
+
+
+def test_command_begins_at_the_first_word_that_is_no_option() -> None:
+    config = cli.parse(["--port", "9", "--no-access-log", "ls", "-l", "--port", "7", "--"])
+    assert config.command == ("ls", "-l", "--port", "7", "--")
+    assert (config.port, config.access_log) == (9, False)
+    assert cli.parse(["--", "--odd", "x"]).command == ("--odd", "x")
+    assert cli.parse(["--port=9", "--", "ls"]).command == ("ls",)
+    assert cli.parse(["-"]).command == ("-",)
+
+
+def test_values() -> None:
+    config = cli.parse(
+        "--exec-timeout 500ms --queue-timeout none --kill-grace 0 --max-body 64k --max-output 1M "
+        "--keep-alive-timeout 2m --graceful-timeout 0 --max-inflight 7 --queue 0".split()
+    )
+    assert config.exec_timeout == 0.5
+    assert config.queue_timeout is None
+    assert config.kill_grace == 0
+    assert config.max_body == 65536
+    assert config.max_output == 1 << 20
+    assert config.keep_alive_timeout == 120
+    assert config.graceful_timeout == 0
+    assert (config.max_inflight, config.queue) == (7, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30", 30),
+        ("30s", 30),
+        ("500ms", 0.5),
+        ("5m", 300),
+        ("1h", 3600),
+        ("0.5", 0.5),
+        (".5s", 0.5),
+    ],
+)
+def test_duration(text: str, seconds: float) -> None:
+    assert units.duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "s", "-1", "1 s", "1d", "1e3", "nan", "inf", "9999999h", "\u0661"]
+)
+def test_not_a_duration(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a duration|more than a year"):
+        units.duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("0", 0), ("4096", 4096), ("64k", 65536), ("64K", 65536), ("64KiB", 65536), ("1M", 1 << 20),
+     ("2g", 2 << 30), ("10b", 10)],
+)  # fmt: skip
+def test_size(text: str, count: int) -> None:
+    assert units.size(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "k", "-1", "1.5M", "1 M", "1X", "9" * 30, "\u0663"])
+def test_not_a_size(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a size|too large"):
+        units.size(text)
+
+
+def test_relative_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    program = tmp_path / "inner" / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    before = os.getcwd()
+    os.chdir(tmp_path)
+    try:
+        cli.check(cli.parse(["--cwd", "inner", "./program"]))
+        with pytest.raises(cli.UsageError):
+            cli.check(cli.parse(["./program"]))
+    finally:
+        os.chdir(before)
