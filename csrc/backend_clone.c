@@ -13,19 +13,29 @@
 #define CLONE_PIDFD 0x00001000
 #endif
 
+#ifdef __aarch64__
+#define FSP_CLONE_TID(tid, tls) tls, tid
+#else
+#define FSP_CLONE_TID(tid, tls) tid, tls
+#endif
+
 static int launch(struct fsp_launch *l) {
-    char *stack = fsp_stack_get();
-    if (stack == NULL) return -ENOMEM;
     int pidfd = -1;
-    unsigned long flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
+    long stack = (long)fsp_pad_stack(l->pad) + FSP_STACK_SIZE;
+    unsigned long flags = CLONE_VM | CLONE_PIDFD | SIGCHLD;
+    flags |= l->detached ? CLONE_CHILD_CLEARTID : CLONE_VFORK;
     if (l->table != FSP_TABLE_COPIED) flags |= CLONE_FILES;
     l->reset_handlers = true;
-    long r = -(long)fsp_fault("clone");
-    if (r == 0) /* the pidfd comes back through parent_tid; the two last are tid and tls, unused */
-        r = raw_clone(SYS_clone, (long)flags, (long)(stack + FSP_STACK_SIZE), (long)&pidfd, 0, 0,
+    l->pad->child = l->detached;
+    long r = -(long)fsp_fault("clone"), tid = (long)&l->pad->child;
+    /* The pidfd comes back through parent_tid.  After it the order differs: tid and tls. */
+    if (r == 0)
+        r = raw_clone(SYS_clone, (long)flags, stack, (long)&pidfd, FSP_CLONE_TID(tid, 0),
                       fsp_child_main, l);
-    fsp_stack_put(stack);
-    if (r < 0) return (int)r;
+    if (r < 0) {
+        l->pad->child = 0;
+        return (int)r;
+    }
     if (pidfd < 0) pidfd = sys_pidfd_open((pid_t)r);
     l->child = (struct fsp_child){(pid_t)r, pidfd < 0 ? -1 : pidfd};
     return 0;
@@ -36,5 +46,6 @@ const struct fsp_backend fsp_backend_clone = {
     .launch = launch,
     .shares_memory = true,
     .shares_table = true,
+    .detaches = true,
 };
 #endif

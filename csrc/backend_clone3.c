@@ -1,6 +1,7 @@
 /*
- * backend_clone3.c - clone3(2), Linux 5.5: the child on our memory and descriptor table, the
- * parent suspended, a pidfd for the way back, every handler reset by the kernel.
+ * backend_clone3.c - clone3(2), Linux 5.5: the child on our memory, a pidfd for the way back, every
+ * handler reset by the kernel; and either on our descriptor table with us suspended until it
+ * executes, or (detached) on a copy of the table with us going on.
  */
 #include "internal.h"
 #include "rawsys.h"
@@ -18,22 +19,25 @@ struct clone3_args { /* CLONE_ARGS_SIZE_VER0 */
 };
 
 static int launch(struct fsp_launch *l) {
-    void *stack = fsp_stack_get();
-    if (stack == NULL) return -ENOMEM;
     int pidfd = -1;
     struct clone3_args args = {
-        .flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | CLONE3_CLEAR_SIGHAND,
+        .flags = CLONE_VM | CLONE_PIDFD | CLONE3_CLEAR_SIGHAND,
         .pidfd = (uintptr_t)&pidfd,
+        .child_tid = (uintptr_t)&l->pad->child,
         .exit_signal = SIGCHLD,
-        .stack = (uintptr_t)stack,
+        .stack = (uintptr_t)fsp_pad_stack(l->pad),
         .stack_size = FSP_STACK_SIZE,
     };
+    args.flags |= l->detached ? CLONE_CHILD_CLEARTID : CLONE_VFORK;
     if (l->table != FSP_TABLE_COPIED) args.flags |= CLONE_FILES;
     l->reset_handlers = false;
+    l->pad->child = l->detached;
     long r = -(long)fsp_fault("clone3");
     if (r == 0) r = raw_clone(SYS_clone3, (long)&args, sizeof args, 0, 0, 0, fsp_child_main, l);
-    fsp_stack_put(stack);
-    if (r < 0) return (int)r;
+    if (r < 0) {
+        l->pad->child = 0;
+        return (int)r;
+    }
     l->child = (struct fsp_child){(pid_t)r, pidfd};
     return 0;
 }
@@ -43,5 +47,6 @@ const struct fsp_backend fsp_backend_clone3 = {
     .launch = launch,
     .shares_memory = true,
     .shares_table = true,
+    .detaches = true,
 };
 #endif

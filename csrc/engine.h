@@ -21,9 +21,10 @@
 #define FSP_SCRATCH    (64 * 1024)  /* one read: a pipe's default capacity */
 #define FSP_WATCH_NS   1000000      /* a child that lives longer has its pipes watched ... */
 #define FSP_STREAM_NS  10000000     /* ... and longer than this, its output told as it comes */
-#define FSP_RETRY_NS   2000000000   /* for how long a spawn that lacks resources is put off */
-#define FSP_HOLD_NS    10000000     /* between two such tries */
-#define FSP_ABANDON_NS 5000000000   /* a killed child that does not end is given up */
+#define FSP_DETACHED   16 /* children that a spawner runs at most before it waits for execs */
+#define FSP_RETRY_NS   2000000000 /* for how long a spawn that lacks resources is put off */
+#define FSP_HOLD_NS    10000000   /* between two such tries */
+#define FSP_ABANDON_NS 5000000000 /* a killed child that does not end is given up */
 
 /* What may be due; the earliest counts. */
 enum fsp_due {
@@ -89,6 +90,7 @@ struct fsp_job {
 
     /* The spawner's. */
     struct fsp_child child;
+    struct fsp_pad *pad; /* the child may be on it until it ends */
     uint32_t slot;
     struct fsp_out out[2];
     struct fsp_in in;

@@ -94,6 +94,9 @@ struct fsp_launch {
     uint64_t mask;
     volatile struct fsp_error *error; /* zero until the child fails */
 
+    bool detached; /* the parent goes on: the table is a copy, the pad is the child's */
+    struct fsp_pad *pad;
+
     struct fsp_child child; /* out */
 };
 
@@ -107,6 +110,7 @@ struct fsp_backend {
     bool shares_memory; /* no credentials there */
     bool shares_table;  /* offers FSP_TABLE_UNSHARE and FETCH */
     bool by_libc;       /* knows only what posix_spawn does */
+    bool detaches;      /* can leave the parent running */
 };
 
 extern const struct fsp_backend fsp_backend_clone3, fsp_backend_clone, fsp_backend_vfork,
@@ -115,9 +119,38 @@ extern const struct fsp_backend fsp_backend_clone3, fsp_backend_clone, fsp_backe
 /* Can posix_spawn express this plan? */
 bool fsp_posix_spawn_can(const struct fsp_plan *plan);
 
-#define FSP_STACK_SIZE (64 * 1024)
-void *fsp_stack_get(void); /* lowest address of FSP_STACK_SIZE bytes above a guard page, or NULL */
-void fsp_stack_put(void *stack);
+/* ---- pad.c ---- */
+
+#define FSP_STACK_SIZE   (64 * 1024)
+#define FSP_INLINE_MOVES 8
+
+struct fsp_pad {
+    int child; /* set while a child may use it; atomic, cleared by the kernel */
+    volatile struct fsp_error error;
+    struct fsp_launch launch;
+    struct fsp_move moves[FSP_INLINE_MOVES];
+    struct fsp_fdop ops[FSP_FDMAP_OPS(FSP_INLINE_MOVES)];
+    char path[PATH_MAX];
+};
+
+struct fsp_pad *fsp_pad_get(void); /* NULL: no memory */
+void fsp_pad_put(struct fsp_pad *pad);
+bool fsp_pad_busy(const struct fsp_pad *pad);
+void *fsp_pad_stack(struct fsp_pad *pad); /* the lowest address of FSP_STACK_SIZE bytes */
+
+/* ---- spawn.c ---- */
+
+#define FSP_SPAWN_DETACHED 0x2u /* do not wait for the exec, if that can be helped */
+
+/*
+ * fsp_spawn on a pad of the caller's.  With FSP_SPAWN_DETACHED, and where the backend can, it
+ * returns as soon as the child exists: the plan and the pad must then stay until the child has
+ * ended (or fsp_pad_busy says that it has left), and pad->error tells afterwards whether it ever
+ * became the program.
+ */
+int fsp_spawn_on(struct fsp_pad *pad, const struct fsp_plan *plan, const struct fsp_stdio *io,
+                 unsigned flags, const uint64_t *mask, struct fsp_child *child,
+                 struct fsp_error *error);
 
 /* ---- wait.c ---- */
 

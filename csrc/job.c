@@ -53,6 +53,22 @@ static bool reap(struct fsp_job *job) {
     return r != 0;
 }
 
+/* The child has ended: did it ever become the program? */
+static void take_pad(struct fsp_job *job) {
+    struct fsp_pad *pad = job->pad;
+    if (pad == NULL) return;
+    job->pad = NULL;
+    if (fsp_pad_busy(pad)) { /* given up on its way: what it reads must stay */
+        fsp_plan_ref(job->plan);
+        return;
+    }
+    if (pad->error.err) {
+        job->outcome.error = (struct fsp_error){pad->error.err, pad->error.stage, pad->error.index};
+        job->outcome.pid = 0;
+    }
+    fsp_pad_put(pad);
+}
+
 static void finish(struct fsp_spawner *s, struct fsp_job *job) {
     if (job->terminating && !job->killed) {
         /* The leader has gone; whoever of its group is left goes too. */
@@ -64,6 +80,7 @@ static void finish(struct fsp_spawner *s, struct fsp_job *job) {
         fsp_job_set_due(s, job, FSP_DUE_POLL, sys_now() + FSP_WATCH_NS);
         return;
     }
+    take_pad(job);
     job->outcome.wall = sys_now() - job->started_at;
     close_all(s, job);
     fsp_heap_remove(&s->heap, job);
@@ -255,19 +272,41 @@ static bool lacks_resources(int err) {
     return err == EAGAIN || err == EMFILE || err == ENFILE || err == ENOMEM || err == ENOBUFS;
 }
 
+/*
+ * Not waiting for the exec saves a spawner two context switches, and it can start the next child
+ * meanwhile.  It has to wait when it is asked to tell that the program runs, when its table is
+ * too large to be copied, and when it has started enough children to keep the processors busy.
+ */
+static bool may_detach(const struct fsp_spawner *s, const struct fsp_job *job) {
+    return s->private && !(job->options.flags & FSP_JOB_STARTED) && s->heap.n < FSP_DETACHED;
+}
+
+static int spawn_with(struct fsp_spawner *s, struct fsp_job *job, const struct fsp_stdio *io,
+                      struct fsp_error *error) {
+    unsigned flags = s->private ? FSP_SPAWN_PRIVATE : 0;
+    if (may_detach(s, job)) flags |= FSP_SPAWN_DETACHED;
+    int r = fsp_spawn_on(job->pad, job->plan, io, flags, &s->engine->mask, &job->child, error);
+    if (r == 0 && job->pad->launch.detached) return 0;
+    fsp_pad_put(job->pad);
+    job->pad = NULL;
+    return r;
+}
+
 static int spawn(struct fsp_spawner *s, struct fsp_job *job, struct fsp_error *error) {
     struct fsp_stdio io;
     int r = fsp_slots_reserve(&s->slots);
     if (r == 0) r = fsp_heap_reserve(&s->heap);
-    if (r < 0) {
-        *error = (struct fsp_error){-r, FSP_STAGE_PREPARE, -1};
-        return r;
-    }
-    r = fsp_stdio_open(s, job, &io);
+    if (r == 0 && (job->pad = fsp_pad_get()) == NULL) r = -ENOMEM;
     *error = (struct fsp_error){-r, FSP_STAGE_PREPARE, -1};
-    if (r == 0)
-        r = fsp_spawn(job->plan, &io, s->private ? FSP_SPAWN_PRIVATE : 0, &s->engine->mask,
-                      &job->child, error);
+    if (r < 0) return r;
+    r = fsp_stdio_open(s, job, &io);
+    if (r == 0) {
+        r = spawn_with(s, job, &io, error);
+    } else {
+        *error = (struct fsp_error){-r, FSP_STAGE_PREPARE, -1};
+        fsp_pad_put(job->pad);
+        job->pad = NULL;
+    }
     fsp_stdio_close(s, &io);
     return r;
 }

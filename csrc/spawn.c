@@ -105,7 +105,7 @@ static void choose_table(struct fsp_launch *l, const struct fsp_backend *b) {
         if (l->moves[i].source > top) top = l->moves[i].source;
     l->table = FSP_TABLE_COPIED;
     l->table_end = (unsigned)top + 1;
-    if (!b->shares_table || !(l->plan->flags & FSP_FLAG_CLOSE_FDS)) return;
+    if (l->detached || !b->shares_table || !(l->plan->flags & FSP_FLAG_CLOSE_FDS)) return;
     if (l->avoid_unshare || LOAD(no_unshare)) return;
     bool fetch = top >= FETCH_ABOVE && !l->avoid_fetch && !LOAD(no_fetch);
     l->table = fetch ? FSP_TABLE_FETCH : FSP_TABLE_UNSHARE;
@@ -134,30 +134,30 @@ static void bury(struct fsp_child *child) {
 
 static int attempt(struct fsp_launch *l, const struct fsp_backend *b, const struct fsp_stdio *io,
                    struct fsp_error *error) {
-    volatile struct fsp_error reported;
+    volatile struct fsp_error *told = l->error = &l->pad->error;
     for (;;) {
         list_moves(l, l->plan, io);
         choose_table(l, b);
-        reported.err = 0;
-        l->error = &reported;
+        told->err = 0;
         l->child = (struct fsp_child){-1, -1};
         int r = b->launch(l);
         if (r < 0) {
             *error = (struct fsp_error){-r, FSP_STAGE_CLONE, -1};
             return r;
         }
-        if (reported.err == 0) return 0;
+        if (l->detached || told->err == 0) return 0;
         bury(&l->child);
-        *error = (struct fsp_error){reported.err, reported.stage, reported.index};
+        *error = (struct fsp_error){told->err, told->stage, told->index};
         if (!learn(l, error)) return -error->err;
     }
 }
 
-static int with_backends(struct fsp_launch *l, const struct fsp_stdio *io,
+static int with_backends(struct fsp_launch *l, const struct fsp_stdio *io, bool detached,
                          struct fsp_error *error) {
     for (;;) {
         unsigned i = LOAD(preferred);
         const struct fsp_backend *b = backend_for(l->plan, i);
+        l->detached = detached && b->detaches;
         int r = attempt(l, b, io, error);
         bool refused = r < 0 && error->stage == FSP_STAGE_CLONE && is_refusal(r);
         if (!refused || LOAD(pinned) || i + 1 >= NBACKENDS || b != backends[i]) return r;
@@ -166,47 +166,56 @@ static int with_backends(struct fsp_launch *l, const struct fsp_stdio *io,
     }
 }
 
-#define INLINE_MOVES 8
-
-int fsp_spawn(const struct fsp_plan *plan, const struct fsp_stdio *io, unsigned flags,
-              const uint64_t *mask, struct fsp_child *child, struct fsp_error *error) {
-    struct fsp_move moves[INLINE_MOVES];
-    struct fsp_fdop ops[FSP_FDMAP_OPS(INLINE_MOVES)];
-    char path[PATH_MAX];
-    size_t most = 3 + plan->nkeep;
-    void *big = NULL;
+int fsp_spawn_on(struct fsp_pad *pad, const struct fsp_plan *plan, const struct fsp_stdio *io,
+                 unsigned flags, const uint64_t *mask, struct fsp_child *child,
+                 struct fsp_error *error) {
     const uint64_t all = ~(uint64_t)0;
     uint64_t before = 0;
     bool private = flags & FSP_SPAWN_PRIVATE;
+    struct fsp_launch *l = &pad->launch;
+    size_t most = 3 + plan->nkeep;
+    void *big = NULL;
 
-    struct fsp_launch l = {
+    *error = (struct fsp_error){0};
+    *l = (struct fsp_launch){
         .plan = plan,
-        .moves = moves,
-        .ops = ops,
+        .moves = pad->moves,
+        .ops = pad->ops,
+        .pad = pad,
         .avoid_fetch = private, /* it would fetch from the process's table, not the thread's */
         .sweep = (plan->flags & FSP_FLAG_CLOSE_FDS) && !private,
     };
-    *error = (struct fsp_error){0};
-    if (most > INLINE_MOVES) {
-        big = sys_malloc(most * sizeof *l.moves + FSP_FDMAP_OPS(most) * sizeof *l.ops);
-        if (big == NULL) goto no_memory;
-        l.moves = big;
-        l.ops = (void *)(l.moves + most);
+    if (most > FSP_INLINE_MOVES) {
+        big = sys_malloc(most * sizeof *l->moves + FSP_FDMAP_OPS(most) * sizeof *l->ops);
+        if (big == NULL) {
+            *error = (struct fsp_error){ENOMEM, FSP_STAGE_PREPARE, -1};
+            return -ENOMEM;
+        }
+        l->moves = big;
+        l->ops = (void *)(l->moves + most);
     }
-    if (plan->search && fsp_path_lookup(plan->search, plan->file, private ? PATH_MAX_AGE : 0, path,
-                                        sizeof path) > 0)
-        l.path = path;
+    if (plan->search && fsp_path_lookup(plan->search, plan->file, private ? PATH_MAX_AGE : 0,
+                                        pad->path, sizeof pad->path) > 0)
+        l->path = pad->path;
 
     if (!private) sys_sigmask(&all, &before);
-    l.mask = mask ? *mask : before;
-    int r = with_backends(&l, io, error);
+    l->mask = mask ? *mask : before;
+    int r = with_backends(l, io, (flags & FSP_SPAWN_DETACHED) && !big, error);
     if (!private) sys_sigmask(&before, NULL);
 
     free(big);
-    if (r == 0) *child = l.child;
+    if (r == 0) *child = l->child;
     return r;
+}
 
-no_memory:
-    *error = (struct fsp_error){ENOMEM, FSP_STAGE_PREPARE, -1};
-    return -ENOMEM;
+int fsp_spawn(const struct fsp_plan *plan, const struct fsp_stdio *io, unsigned flags,
+              const uint64_t *mask, struct fsp_child *child, struct fsp_error *error) {
+    struct fsp_pad *pad = fsp_pad_get();
+    if (pad == NULL) {
+        *error = (struct fsp_error){ENOMEM, FSP_STAGE_PREPARE, -1};
+        return -ENOMEM;
+    }
+    int r = fsp_spawn_on(pad, plan, io, flags & FSP_SPAWN_PRIVATE, mask, child, error);
+    fsp_pad_put(pad);
+    return r;
 }

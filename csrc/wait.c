@@ -87,15 +87,29 @@ static int still_there(const struct fsp_child *child) {
     return child->pidfd >= 0 ? sys_pidfd_signal(child->pidfd, 0, 0) : 0;
 }
 
-int fsp_kill(const struct fsp_child *child, int group, int sig) {
-    if (child->pid <= 0) return -ESRCH;
+static int signal_group(const struct fsp_child *child, int sig) {
     if (child->pidfd >= 0) {
-        int r = sys_pidfd_signal(child->pidfd, sig, group ? PIDFD_SIGNAL_PROCESS_GROUP : 0);
+        int r = sys_pidfd_signal(child->pidfd, sig, PIDFD_SIGNAL_PROCESS_GROUP);
         if (r != -EINVAL && r != -ENOSYS && r != -EPERM) return r;
         r = still_there(child);
         if (r == -ESRCH) return r;
     }
-    return (int)FSP_CALL("kill", kill(group ? -child->pid : child->pid, sig));
+    return (int)FSP_CALL("kill", kill(-child->pid, sig));
+}
+
+static int signal_child(const struct fsp_child *child, int sig) {
+    if (child->pidfd >= 0) {
+        int r = sys_pidfd_signal(child->pidfd, sig, 0);
+        if (r != -ENOSYS && r != -EPERM) return r;
+    }
+    return (int)FSP_CALL("kill", kill(child->pid, sig));
+}
+
+/* A child on its way to exec may not lead its group yet; then it is alone. */
+int fsp_kill(const struct fsp_child *child, int group, int sig) {
+    if (child->pid <= 0) return -ESRCH;
+    int r = group ? signal_group(child, sig) : -ESRCH;
+    return r == -ESRCH ? signal_child(child, sig) : r;
 }
 
 #else
