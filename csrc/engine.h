@@ -15,16 +15,17 @@
 
 #include "internal.h"
 
-#define FSP_WINDOW     (256 * 1024) /* delivered output that the caller has not consumed */
-#define FSP_FEED_HIGH  (256 * 1024) /* stdin queued: above this the writer is told to wait ... */
-#define FSP_FEED_LOW   (64 * 1024)  /* ... and below this to go on */
-#define FSP_SCRATCH    (64 * 1024)  /* one read: a pipe's default capacity */
-#define FSP_WATCH_NS   1000000      /* a child that lives longer has its pipes watched ... */
-#define FSP_STREAM_NS  10000000     /* ... and longer than this, its output told as it comes */
-#define FSP_DETACHED   16 /* children that a spawner runs at most before it waits for execs */
-#define FSP_RETRY_NS   2000000000 /* for how long a spawn that lacks resources is put off */
-#define FSP_HOLD_NS    10000000   /* between two such tries */
-#define FSP_ABANDON_NS 5000000000 /* a killed child that does not end is given up */
+#define FSP_WINDOW    (256 * 1024) /* delivered output that the caller has not consumed */
+#define FSP_FEED_HIGH (256 * 1024) /* stdin queued: above this the writer is told to wait ... */
+#define FSP_FEED_LOW  (64 * 1024)  /* ... and below this to go on */
+#define FSP_SCRATCH   (64 * 1024)  /* one read: a pipe's default capacity */
+#define FSP_WATCH_NS  1000000      /* a child that lives longer has its pipes watched ... */
+#define FSP_STREAM_NS 10000000     /* ... and longer than this, its output told as it comes */
+#define FSP_DETACHED  16   /* children that a spawner runs at most before it waits for execs, ... */
+#define FSP_ON_THEIR_WAY 4 /* ... of which so many have not executed yet */
+#define FSP_RETRY_NS     2000000000 /* for how long a spawn that lacks resources is put off */
+#define FSP_HOLD_NS      10000000   /* between two such tries */
+#define FSP_ABANDON_NS   5000000000 /* a killed child that does not end is given up */
 
 /* What may be due; the earliest counts. */
 enum fsp_due {

@@ -272,13 +272,23 @@ static bool lacks_resources(int err) {
     return err == EAGAIN || err == EMFILE || err == ENFILE || err == ENOMEM || err == ENOBUFS;
 }
 
+/* Children that have not executed yet. */
+static unsigned on_their_way(const struct fsp_spawner *s) {
+    unsigned n = 0;
+    for (size_t i = 0; i < s->heap.n; i++)
+        n += s->heap.jobs[i]->pad && fsp_pad_busy(s->heap.jobs[i]->pad);
+    return n;
+}
+
 /*
  * Not waiting for the exec saves a spawner two context switches, and it can start the next child
- * meanwhile.  It has to wait when it is asked to tell that the program runs, when its table is
- * too large to be copied, and when it has started enough children to keep the processors busy.
+ * meanwhile.  It waits when it is asked to tell that the program runs, when its table is too large
+ * to be copied, and when enough children are on their way: more would only take the processors
+ * from the event loop.
  */
 static bool may_detach(const struct fsp_spawner *s, const struct fsp_job *job) {
-    return s->private && !(job->options.flags & FSP_JOB_STARTED) && s->heap.n < FSP_DETACHED;
+    return s->private && !(job->options.flags & FSP_JOB_STARTED) && s->heap.n < FSP_DETACHED &&
+           on_their_way(s) < FSP_ON_THEIR_WAY;
 }
 
 static int spawn_with(struct fsp_spawner *s, struct fsp_job *job, const struct fsp_stdio *io,
