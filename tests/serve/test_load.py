@@ -97,16 +97,16 @@ def test_overload(serve: Serve, script: Script) -> None:
         assert client.read().body == b"again"
 
 
-def test_more_clients_than_descriptors(serve: Serve) -> None:
+def test_more_clients_than_descriptors(serve: Serve, strategy: str) -> None:
     """Those that have a connection are served; the others wait; the log is not flooded."""
     server = serve(prefix=("sh", "-c", 'ulimit -n 48; exec "$@"', "sh"))
     clients = [server.connect() for _ in range(100)]
     try:
-        clients[0].get()
-        assert clients[0].read().status == 200
         poll(lambda: fds(server.pid) >= 40, "no more descriptors")
         clients[0].get()
-        assert clients[0].read().status in (200, 503)  # no pipe is left for a process
+        status = clients[0].read().status
+        # The engine's descriptors are its own. (uvloop hides the reason, so 500.)
+        assert status in ({200} if strategy == "direct" else {200, 500, 503})
     finally:
         for client in clients:
             client.sock.close()

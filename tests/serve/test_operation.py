@@ -32,7 +32,7 @@ def pid_in(path: Path) -> int:
 def refuses(server: Server) -> bool:
     try:
         server.connect().sock.close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return True
     return False
 

@@ -34,6 +34,10 @@ class FakeJob:
 class FakeStrategy:
     """Every spawn fails with ``error``; None: its exit status is lost."""
 
+    holds_back = True
+
+    holds_back = True
+
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 

@@ -19,6 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, Final, NoReturn, TypeVar
 
+from fastspawn import _core
+
 from . import listen, server, units, workers
 from .config import Config
 from .strategy import command_of
@@ -65,6 +67,10 @@ def parse(argv: Sequence[str]) -> Config:
 
 def check(config: Config) -> None:
     """That the command could be started. Raises UsageError."""
+    try:
+        _core.backend()
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     try:
         command_of(config).resolve()
     except (TypeError, ValueError) as error:

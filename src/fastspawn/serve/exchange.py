@@ -6,8 +6,9 @@
                 │                      │            └ a short answer: head and body in one write
                 └ refuse (503)         └ a longer or slower one: head, then chunks as they come
 
-The beginning of an output is held back for a few milliseconds: most processes end soon after it,
-and then the answer has a length, and its status tells how the process ended.
+The beginning of an output is held back for a few milliseconds (by the engine, or here where a
+strategy does not): most processes end soon after it, and then the answer has a length, and its
+status tells how the process ended.
 
 While it has a ``connection``, the client is there and waits for this answer. An exchange that
 has lost it (client gone, refused half-way) only waits for its process to end.
@@ -178,9 +179,9 @@ class Exchange:
     def _detach(self) -> None:
         self.connection = None
         self.body = None
-        if self.held:
+        if self.held and self.service.delay is not None:
             self.held = b""
-            self.service.held.discard(self)
+            self.service.delay.discard(self)
         if self.job is not None:
             self.job.cancel()
         elif self.begun:
@@ -220,21 +221,25 @@ class Exchange:
         connection = self.connection
         if connection is None or not data:
             return  # an empty chunk would be the last one
-        if not self.head_sent:
+        delay = self.service.delay
+        if not self.head_sent and delay is not None:
             if not self.held:
-                self.service.held.add(self)
+                delay.add(self)
             self.held += data
             if len(self.held) > _HOLD:
-                self.service.held.discard(self)
+                delay.discard(self)
                 self.release()
             return
         self.sent += len(data)
-        if self.head_only:
+        if not self.head_sent:
+            self._start_stream(connection, data)
+        elif self.head_only:
             pass
         elif self.http10:
             connection.transport.write(data)
         else:
-            connection.transport.writelines((chunk_start(len(data)), data, CHUNK_END))
+            # Not writelines(): in asyncio of Python 3.12 and 3.13.0 it ignores the high-water mark.
+            connection.transport.write(b"".join((chunk_start(len(data)), data, CHUNK_END)))
 
     def release(self) -> None:
         """The process lives on: stream."""
@@ -249,8 +254,8 @@ class Exchange:
         connection = self.connection
         self.job = None
         if connection is not None:
-            if self.held:
-                self.service.held.discard(self)
+            if self.held and self.service.delay is not None:
+                self.service.delay.discard(self)
             if job.returncode != 0 or job.timed_out or job.truncated:
                 self._fail(connection, job)
             elif self.head_sent:
@@ -304,7 +309,9 @@ class Exchange:
             if data:
                 connection.transport.write(data)
         elif data:
-            connection.transport.writelines((chunk_start(len(data)), data, CHUNK_END + LAST_CHUNK))
+            connection.transport.write(
+                b"".join((chunk_start(len(data)), data, CHUNK_END, LAST_CHUNK))
+            )
         else:
             connection.transport.write(LAST_CHUNK)
 

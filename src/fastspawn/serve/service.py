@@ -33,9 +33,9 @@ class Service:
         "admission",
         "config",
         "connections",
+        "delay",
         "draining",
         "heads",
-        "held",
         "idle",
         "lingering",
         "log",
@@ -53,7 +53,7 @@ class Service:
         self.max_body = sys.maxsize if config.max_body is None else config.max_body
         self.admission = Admission(loop, config.max_inflight, config.queue, config.queue_timeout)
         self.heads = Heads(config.content_type)
-        self.held = Delay(loop, _HOLD)
+        self.delay = None if strategy.holds_back else Delay(loop, _HOLD)
         self.connections: set[Connection] = set()
         self.draining = False
 
@@ -84,7 +84,8 @@ class Service:
 
     def close(self) -> None:
         self.admission.close()
-        self.held.close()
+        if self.delay is not None:
+            self.delay.close()
         self.watch.close()
         if self.log is not None:
             self.log.flush()

@@ -73,6 +73,9 @@ class Sink(Protocol):
 
 
 class Strategy(Protocol):
+    holds_back: bool
+    """Output that is short, and comes from a process that ends soon, is all in ``on_exit``."""
+
     def spawn(self, sink: Sink, input: Any, /) -> Job:
         """``input``: bytes, None (stdin at /dev/null) or ``STREAM`` (``Job.write`` feeds it).
 
@@ -99,6 +102,8 @@ def command_of(config: Config) -> Command:
 
 class DirectStrategy:
     """clone and exec on the C engine's threads. Its jobs are handed through as they are."""
+
+    holds_back = True
 
     def __init__(self, command: Command, spawners: int | None) -> None:
         self._engine = Engine(spawners=spawners)

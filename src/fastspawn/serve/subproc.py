@@ -34,6 +34,8 @@ _HIGH: Final = 262144
 class SubprocessStrategy:
     """Starts ``config.command`` once per ``spawn``, each in a session of its own."""
 
+    holds_back = False
+
     def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._config = config
