@@ -227,7 +227,11 @@ FSP_UNINSTRUMENTED int fsp_child_main(void *arg) {
     long r;
 
     if ((r = own_table(l)) < 0) return failed(l, r, FSP_STAGE_TABLE, -1);
-    if ((r = place_fds(l, &index)) < 0) return failed(l, r, FSP_STAGE_FDS, index);
+    if ((r = place_fds(l, &index)) < 0) {
+        /* A number above RLIMIT_NOFILE can stay where it is, but not be made again: copy. */
+        bool fetched = l->table == FSP_TABLE_FETCH;
+        return failed(l, r, fetched ? FSP_STAGE_TABLE : FSP_STAGE_FDS, index);
+    }
     if (plan->cwd && (r = raw(chdir, plan->cwd)) < 0) return failed(l, r, FSP_STAGE_CWD, -1);
     if (plan->umask >= 0) raw(umask, plan->umask);
     reset_signals(l);

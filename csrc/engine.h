@@ -99,7 +99,7 @@ struct fsp_job {
     uint64_t due[FSP_NDUE]; /* 0: not */
     uint64_t next_due;      /* the heap's key */
     size_t heap_index;
-    bool exited, streaming, terminating, killed, abandoned;
+    bool exited, streaming, terminating, killed, aborted, abandoned;
     struct fsp_outcome outcome; /* the submitter's once ended */
 };
 
@@ -168,6 +168,7 @@ struct fsp_engine {
     struct fsp_spawner *idle;
     struct fsp_job *news, **news_last;
     bool stopping;
+    uint64_t scarce_since, scarce_at; /* spawns lack resources: the first and the latest time */
     struct fsp_engine_stats stats;
 
     struct fsp_waker waker;

@@ -110,6 +110,16 @@ static bool pump(struct fsp_spawner *s, struct fsp_job *job) {
     return true;
 }
 
+static void watch_outputs(struct fsp_spawner *s, struct fsp_job *job) {
+    for (int i = 0; i < 2; i++)
+        if (job->out[i].fd >= 0 && fsp_job_has_room(job, i)) fsp_out_watch(s, job, i);
+}
+
+static void set_drain(struct fsp_spawner *s, struct fsp_job *job) {
+    uint64_t drain = after(sys_now(), job->options.limits.drain);
+    fsp_job_set_due(s, job, FSP_DUE_DRAIN, drain ? drain : 1);
+}
+
 static void leader_exited(struct fsp_spawner *s, struct fsp_job *job) {
     if (job->exited) return;
     job->exited = true;
@@ -120,10 +130,8 @@ static void leader_exited(struct fsp_spawner *s, struct fsp_job *job) {
     if (pump(s, job)) return;
     /* Someone else holds its pipes, or the reader is slow. */
     job->streaming |= job->options.flags & FSP_JOB_STREAM;
-    fsp_out_watch(s, job, 0);
-    fsp_out_watch(s, job, 1);
-    uint64_t drain = after(sys_now(), job->options.limits.drain);
-    fsp_job_set_due(s, job, FSP_DUE_DRAIN, drain ? drain : 1);
+    watch_outputs(s, job);
+    set_drain(s, job);
 }
 
 /* ---- killing ---- */
@@ -149,6 +157,8 @@ void fsp_job_terminate(struct fsp_spawner *s, struct fsp_job *job) {
 }
 
 void fsp_job_abort(struct fsp_spawner *s, struct fsp_job *job) {
+    if (job->aborted) return;
+    job->aborted = true;
     job->outcome.cancelled = 1;
     job->options.limits.drain = 0;
     kill_now(s, job);
@@ -167,18 +177,16 @@ static void grace_over(struct fsp_spawner *s, struct fsp_job *job) {
 
 /* ---- what the spawner's loop brings ---- */
 
-/* The reader's slowness is no one else's pipe: what the child wrote waits for it. */
-static bool is_stalled(const struct fsp_job *job) {
+/* The reader's slowness is no one else's pipe: what the child wrote waits for it, and the drain
+ * begins anew when it has taken some. */
+static bool is_stalled(struct fsp_job *job) {
     for (int i = 0; i < 2; i++)
-        if (job->out[i].fd >= 0 && !job->out[i].watched) return true;
+        if (job->out[i].fd >= 0 && !fsp_job_has_room(job, i)) return true;
     return false;
 }
 
-static void drain_over(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
-    if (is_stalled(job))
-        fsp_job_set_due(s, job, FSP_DUE_DRAIN, after(now, job->options.limits.drain + 1));
-    else
-        finish(s, job);
+static void drain_over(struct fsp_spawner *s, struct fsp_job *job) {
+    if (job->aborted || !is_stalled(job)) finish(s, job);
 }
 
 static void look_again(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
@@ -188,6 +196,7 @@ static void look_again(struct fsp_spawner *s, struct fsp_job *job, uint64_t now)
     }
     fsp_in_pump(s, job);
     if (pump(s, job)) return;
+    if (!job->due[FSP_DUE_WATCH]) watch_outputs(s, job);
     if (!job->exited && job->child.pidfd < 0) {
         fsp_job_set_due(s, job, FSP_DUE_POLL, now + FSP_WATCH_NS);
         if (fsp_has_exited(&job->child)) leader_exited(s, job);
@@ -197,8 +206,7 @@ static void look_again(struct fsp_spawner *s, struct fsp_job *job, uint64_t now)
 static void outlived(struct fsp_spawner *s, struct fsp_job *job) {
     if (job->options.flags & FSP_JOB_STREAM)
         fsp_job_set_due(s, job, FSP_DUE_STREAM, job->started_at + FSP_STREAM_NS);
-    fsp_out_watch(s, job, 0);
-    fsp_out_watch(s, job, 1);
+    watch_outputs(s, job);
 }
 
 /* One thing at a time: each may end the job. */
@@ -222,7 +230,7 @@ void fsp_job_due(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
         grace_over(s, job);
         break;
     case FSP_DUE_DRAIN:
-        drain_over(s, job, now);
+        drain_over(s, job);
         break;
     default:
         look_again(s, job, now);
@@ -260,10 +268,14 @@ void fsp_job_read_mail(struct fsp_spawner *s, struct fsp_job *job) {
     if (mail.cancel) {
         job->outcome.cancelled = 1;
         fsp_job_terminate(s, job);
+        if (job->exited && job->killed) {
+            finish(s, job);
+            return;
+        }
     }
     if (!mail.stalled || !job->streaming || pump(s, job)) return;
-    for (int i = 0; i < 2; i++)
-        if (fsp_job_has_room(job, i)) fsp_out_watch(s, job, i);
+    watch_outputs(s, job);
+    if (job->exited) set_drain(s, job);
 }
 
 /* ---- the start ---- */
@@ -330,6 +342,7 @@ static void running(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
     pthread_mutex_lock(&s->engine->lock);
     s->engine->stats.started++;
     s->engine->stats.running++;
+    s->engine->scarce_at = 0;
     pthread_mutex_unlock(&s->engine->lock);
 
     uint64_t timeout = job->options.limits.timeout;
@@ -345,6 +358,17 @@ static void running(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
     fsp_in_pump(s, job);
 }
 
+/* Scarcity is waited out once: when it has lasted, the jobs that wait fail without waiting in
+ * turn. */
+static bool scarce_for_long(struct fsp_engine *e, uint64_t now) {
+    pthread_mutex_lock(&e->lock);
+    if (e->scarce_at == 0 || now - e->scarce_at > FSP_RETRY_NS) e->scarce_since = now;
+    e->scarce_at = now;
+    bool long_ago = now - e->scarce_since >= FSP_RETRY_NS;
+    pthread_mutex_unlock(&e->lock);
+    return long_ago;
+}
+
 int fsp_job_start(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
     struct fsp_error error;
     if (job->give_up_at == 0) job->give_up_at = now + FSP_RETRY_NS;
@@ -355,7 +379,8 @@ int fsp_job_start(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
     for (int i = 0; i < 2; i++) fsp_out_close(s, job, i);
     sys_close(job->in.fd);
     job->in.fd = -1;
-    if (lacks_resources(error.err) && now < job->give_up_at) return 1;
+    if (lacks_resources(error.err) && !scarce_for_long(s->engine, now) && now < job->give_up_at)
+        return 1;
     job->outcome.error = error;
     fsp_in_close(s, job);
     fsp_job_end(job);

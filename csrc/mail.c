@@ -76,17 +76,23 @@ void fsp_job_tell_fed(struct fsp_job *job, size_t written) {
     if (wake) fsp_waker_set(&e->waker);
 }
 
-/* After this the job is the submitter's: the spawner must not look at it again. */
-void fsp_job_tell_ended(struct fsp_job *job) {
+/* Under the lock.  True when the taker must be woken. */
+static bool end(struct fsp_job *job) {
     struct fsp_engine *e = job->engine;
-    pthread_mutex_lock(&e->lock);
     if (job->mail.listed) fsp_job_unlist(job);
     if (job->child.pid != 0) e->stats.running--;
     e->stats.finished++;
     job->owner = NULL;
     job->ended = true;
     job->news.ended = 1;
-    bool wake = list_news(job);
+    return list_news(job);
+}
+
+/* After this the job is the submitter's: the spawner must not look at it again. */
+void fsp_job_tell_ended(struct fsp_job *job) {
+    struct fsp_engine *e = job->engine;
+    pthread_mutex_lock(&e->lock);
+    bool wake = end(job);
     pthread_mutex_unlock(&e->lock);
     if (wake) fsp_waker_set(&e->waker);
 }
@@ -204,9 +210,10 @@ void fsp_job_cancel(struct fsp_job *job) {
     pthread_mutex_lock(&e->lock);
     if (job->owner == NULL && !job->ended) {
         fsp_engine_unqueue(e, job);
-        pthread_mutex_unlock(&e->lock);
         job->outcome.cancelled = 1;
-        fsp_job_tell_ended(job);
+        bool wake = end(job);
+        pthread_mutex_unlock(&e->lock);
+        if (wake) fsp_waker_set(&e->waker);
         return;
     }
     job->mail.cancel = true;

@@ -17,6 +17,8 @@
  */
 #include "internal.h"
 
+#include <stdio.h>
+
 #define MAX_DIRS    32 /* longer lists are searched each time */
 #define MAX_ENTRIES 64
 #define RACY_NS     20000000 /* coarser than any tick that stamps an mtime */
@@ -136,7 +138,7 @@ static int search_dirs(const char *search, const char *file, bool cached, char *
     struct entry found = {.checked = sys_now()};
     const char *rest = search;
     bool racy = false;
-    int first_error = -ENOENT;
+    int first_error = 0, r = -ENOENT;
     while (rest) {
         /* The time is taken before the look: a change between the two is then seen. */
         const char *dir = rest;
@@ -147,14 +149,14 @@ static int search_dirs(const char *search, const char *file, bool cached, char *
         } else
             racy = true;
         int len = fsp_path_next(&rest, file, buf, size);
-        int r = len < 0 ? len : try_file(buf);
+        r = len < 0 ? len : try_file(buf);
         if (r == 0) {
             if (cached && !racy) remember(&found, search, file, buf);
             return len;
         }
-        if (r != -ENOENT && r != -ENOTDIR && first_error == -ENOENT) first_error = r;
+        if (r != -ENOENT && r != -ENOTDIR && first_error == 0) first_error = r;
     }
-    return first_error;
+    return first_error ? first_error : r;
 }
 
 /* Under the lock: the remembered answer, or -ENOENT. */
@@ -191,23 +193,22 @@ int fsp_path_lookup(const char *search, const char *file, uint64_t max_age, char
  */
 static int resolve_relative(const struct fsp_plan *plan, char *buf, size_t size) {
     const char *rest = plan->search ? plan->search : "";
-    int first_error = -ENOENT;
+    int first_error = 0, r = -ENOENT;
     char joined[2 * PATH_MAX];
     while (rest) {
         int len = fsp_path_next(&rest, plan->file, buf, size);
         if (len < 0) return len;
         const char *path = buf;
         if (buf[0] != '/' && plan->cwd) {
-            const char *cwd = plan->cwd;
-            len = fsp_path_next(&cwd, buf, joined, sizeof joined);
-            if (len < 0) return len;
+            len = snprintf(joined, sizeof joined, "%s/%s", plan->cwd, buf);
+            if (len >= (int)sizeof joined) return -ENAMETOOLONG;
             path = joined;
         }
-        int r = try_file(path);
+        r = try_file(path);
         if (r == 0) return (int)strlen(buf);
-        if (r != -ENOENT && r != -ENOTDIR && first_error == -ENOENT) first_error = r;
+        if (r != -ENOENT && r != -ENOTDIR && first_error == 0) first_error = r;
     }
-    return first_error;
+    return first_error ? first_error : r;
 }
 
 int fsp_plan_resolve(const struct fsp_plan *plan, uint64_t max_age, char *buf, size_t size) {

@@ -112,8 +112,8 @@ static void choose_table(struct fsp_launch *l, const struct fsp_backend *b) {
     if (fetch) l->parent = getpid();
 }
 
-/* The child gave up before it touched a descriptor: take the next slower way, and if the kernel
- * refused (and it was not a descriptor that is not open), never try this one again. */
+/* The child gave up before it touched a descriptor of ours: take the next slower way, and if the
+ * kernel refused (and it was not a descriptor that is not open), never try this one again. */
 static bool learn(struct fsp_launch *l, const struct fsp_error *e) {
     if (e->stage != FSP_STAGE_TABLE) return false;
     bool forever = is_refusal(-e->err) || e->err == EACCES;

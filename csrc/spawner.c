@@ -159,8 +159,7 @@ static void handle(struct fsp_spawner *s, const uint64_t *tokens, int n) {
 
 static void abort_all(struct fsp_spawner *s) {
     for (uint32_t i = 0; i < s->slots.cap; i++)
-        if (s->slots.slot[i].job && !s->slots.slot[i].job->killed)
-            fsp_job_abort(s, s->slots.slot[i].job);
+        if (s->slots.slot[i].job) fsp_job_abort(s, s->slots.slot[i].job);
 }
 
 static bool is_stopping(struct fsp_engine *e) {

@@ -6,6 +6,7 @@ is built on it in command.py and engine.py.
 
 import os
 import resource
+import stat
 import sys
 from subprocess import DEVNULL as _DEVNULL
 from subprocess import PIPE as _PIPE
@@ -15,9 +16,10 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EACCES, EINVAL, ENOMEM
+from libc.errno cimport EACCES, EINVAL, ENOMEM, ENOTDIR
 from libc.stdlib cimport free
 from libc.string cimport memset
+from posix.unistd cimport close
 
 from fastspawn._cfastspawn cimport *
 
@@ -102,6 +104,18 @@ cdef fsp_io _io(object how, bint is_err) except *:
         f"{'stderr' if is_err else 'stdout'} must be None, PIPE, DEVNULL"
         f"{' or STDOUT' if is_err else ''}, not {how!r}"
     )
+
+
+cdef _enter(cwd):
+    """Raise what chdir() would."""
+    try:
+        mode = os.stat(cwd).st_mode
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, cwd) from None
+    if not stat.S_ISDIR(mode):
+        raise NotADirectoryError(ENOTDIR, os.strerror(ENOTDIR), cwd)
+    if not os.access(cwd, os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(EACCES, os.strerror(EACCES), cwd)
 
 
 cdef class Plan:
@@ -221,17 +235,20 @@ cdef class Plan:
         executed, or for a working directory that cannot be entered.
         """
         cdef char path[PATH_SIZE]
+        cdef fsp_plan *plan = self.get()
         if self.cwd is not None:
-            with os.scandir(self.cwd):
-                pass
-            if not os.access(self.cwd, os.X_OK):
-                raise PermissionError(EACCES, os.strerror(EACCES), self.cwd)
+            _enter(self.cwd)
         cdef int n
         with nogil:
-            n = fsp_plan_resolve(self.c, 0, path, sizeof(path))
+            n = fsp_plan_resolve(plan, 0, path, sizeof(path))
         if n < 0:
             raise OSError(-n, os.strerror(-n), self.executable)
         return os.fsdecode(path[:n])
+
+    cdef fsp_plan *get(self) except NULL:
+        if self.c == NULL:
+            raise ValueError("the plan was not initialized")
+        return self.c
 
     cdef object error(self, const fsp_error *e):
         """What subprocess raises for the same failure (its _execute_child)."""
@@ -263,6 +280,14 @@ cdef class Child:
     cdef bint ended
     cdef readonly int pid
     cdef readonly int pidfd
+
+    def __cinit__(self):
+        self.c.pid = self.c.pidfd = self.pid = self.pidfd = -1
+
+    def __dealloc__(self):
+        # Dropped before its end was waited for.
+        if self.c.pidfd >= 0:
+            close(self.c.pidfd)
 
     def wait(self, bint block=True):
         """The return code (negative: the signal), or None if it still runs and block is false."""
@@ -304,6 +329,7 @@ def spawn(Plan plan not None, int stdin=-1, int stdout=-1, int stderr=-1):
     cdef fsp_stdio io
     cdef fsp_error error
     cdef Child child = Child.__new__(Child)
+    cdef fsp_plan *c = plan.get()
     cdef int r
     if _backend_error is not None:
         raise ValueError(_backend_error)
@@ -311,7 +337,7 @@ def spawn(Plan plan not None, int stdin=-1, int stdout=-1, int stderr=-1):
     io.fd[1] = stdout
     io.fd[2] = stderr
     with nogil:
-        r = fsp_spawn(plan.c, &io, 0, NULL, &child.c, &error)
+        r = fsp_spawn(c, &io, 0, NULL, &child.c, &error)
     if r < 0:
         raise plan.error(&error)
     child.pid = child.c.pid
@@ -489,7 +515,8 @@ cdef class EngineCore:
     """jobs that have not ended"""
     cdef object interrupt
 
-    cdef _check(self):
+    def check_running(self):
+        """Raise RuntimeError if the engine does not run in this process."""
         if self.c == NULL:
             raise RuntimeError("the engine is not running")
         if fsp_engine_forked(self.c):
@@ -574,7 +601,7 @@ cdef class EngineCore:
         cdef Job job = Job.__new__(Job)
         cdef int r
         if self.c == NULL or fsp_engine_forked(self.c):
-            self._check()
+            self.check_running()
         if input is None:
             options.in_ = FSP_IO_NULL
         elif input is STREAM:
@@ -595,7 +622,7 @@ cdef class EngineCore:
         job.plan = command
         job.sink = sink
         job.input = input
-        r = fsp_engine_submit(self.c, command.c, &options, &job.c)
+        r = fsp_engine_submit(self.c, command.get(), &options, &job.c)
         if r == -ENOMEM:
             raise MemoryError()
         if r < 0:

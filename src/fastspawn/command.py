@@ -55,7 +55,7 @@ class Command(Plan):
 
     __slots__ = ("argv", "limits")
 
-    argv: list[StrOrBytesPath]
+    argv: tuple[StrOrBytesPath, ...]
     limits: Limits
 
     def __init__(
@@ -90,8 +90,14 @@ class Command(Plan):
             drain=limits.drain,
             max_output=limits.max_output,
         )
-        self.argv = list(argv)
-        self.limits = limits
+        object.__setattr__(self, "argv", tuple(argv))
+        object.__setattr__(self, "limits", limits)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Command cannot be changed: {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Command cannot be changed: {name}")
 
     def __repr__(self) -> str:
-        return f"Command({self.argv!r})"
+        return f"Command({list(self.argv)!r})"

@@ -76,7 +76,8 @@ class Engine(EngineCore):
     """
 
     _loop: asyncio.AbstractEventLoop | None = None
-    _quiet: asyncio.Future[None] | None = None
+    _closed: asyncio.Future[None] | None = None
+    """While it is being closed."""
     _fd: int = -1
 
     def __init__(self, spawners: int | None = None) -> None:
@@ -94,15 +95,28 @@ class Engine(EngineCore):
         _running.add(self)
 
     async def close(self) -> None:
-        """Kill what runs, let every job end, end the threads. May be called twice."""
-        loop, self._loop = self._loop, None
-        if loop is None:
-            return
-        self._stop()
-        if self.live:
-            self._quiet = loop.create_future()
-            await asyncio.shield(self._quiet)
-        loop.remove_reader(self._fd)
+        """Kill what runs, let every job end, end the threads. May be called twice.
+
+        If this is cancelled, the engine closes in the background.
+        """
+        if (loop := self._loop) is not None:
+            self.check_running()
+            self._loop = None
+            self._stop()
+            if loop.is_closed():
+                self._finish()
+                return
+            self._closed = loop.create_future()
+            if not self.live:
+                self._finish()
+        if self._closed is not None:
+            await asyncio.shield(self._closed)
+
+    def _finish(self) -> None:
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed.get_loop().remove_reader(self._fd)
+            closed.set_result(None)
         _running.discard(self)
         self._free()
 
@@ -119,8 +133,20 @@ class Engine(EngineCore):
         await self.close()
 
     def _on_quiet(self) -> None:
-        if self._quiet is not None and not self._quiet.done():
-            self._quiet.set_result(None)
+        if self._closed is not None:
+            self._closed.get_loop().call_soon(self._finish)
+
+    def _here(self) -> asyncio.AbstractEventLoop:
+        """The running loop, which must be the engine's."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self.check_running()
+            raise RuntimeError(
+                "the engine is closing"
+                if self._loop is None
+                else "the engine belongs to another event loop"
+            )
+        return loop
 
     def _on_error(self, exc: Exception) -> None:
         if self._loop is None:
@@ -147,14 +173,14 @@ class Engine(EngineCore):
         """
         if not isinstance(command, Command):
             command = Command(command)
-        future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Job] = self._here().create_future()
         job: Any = self.submit(command, _Run(future), input, stream=False)
         try:
             job = await future
         except asyncio.CancelledError:
             job.cancel()
             raise
-        result = Result.of(command.argv, job)  # type: ignore[arg-type]
+        result = Result.of(command.argv, job)
         if check:
             result.check_returncode()
         return result
@@ -170,14 +196,14 @@ class Engine(EngineCore):
         """
         if not isinstance(command, Command):
             command = Command(command)
-        process = Process(asyncio.get_running_loop(), command)
+        process = Process(self._here(), command)
         process._job = self.submit(
             command, process._sink, STREAM if stdin else None, stream=True, notify=True
         )
         try:
             await process._started
         except asyncio.CancelledError:
-            process._job.cancel()
+            process._abandon()
             raise
         return process
 

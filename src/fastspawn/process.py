@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, cast
 
 from fastspawn.command import Command
-from fastspawn.result import Result
+from fastspawn.result import Result, why_not
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -64,6 +64,7 @@ class StdinWriter:
     write_eof = close
 
     def is_closing(self) -> bool:
+        """Has close() been called?"""
         return self._closing
 
     def _go_on(self) -> None:
@@ -72,13 +73,20 @@ class StdinWriter:
             drained.set_result(None)
 
 
+async def _rest(reader: asyncio.StreamReader | None) -> bytes:
+    # None is no bytes, but typeshed knows CompletedProcess only with both captured.
+    return cast(bytes, None if reader is None else await reader.read())
+
+
 class _ProcessSink:
     """Apart from Process, so that its callbacks are no part of what users see."""
 
-    __slots__ = ("_process",)
+    __slots__ = ("_process", "discard")
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        self.discard = False
+        """No one reads any more: what still comes is dropped, so that the end is not held up."""
 
     def on_start(self, job: Job) -> None:
         started = self._process._started
@@ -86,10 +94,12 @@ class _ProcessSink:
             started.set_result(None)
 
     def on_output(self, data: bytes) -> None:
-        cast(asyncio.StreamReader, self._process.stdout).feed_data(data)
+        if not self.discard:
+            cast(asyncio.StreamReader, self._process.stdout).feed_data(data)
 
     def on_errors(self, data: bytes) -> None:
-        cast(asyncio.StreamReader, self._process.stderr).feed_data(data)
+        if not self.discard:
+            cast(asyncio.StreamReader, self._process.stderr).feed_data(data)
 
     def on_drain(self) -> None:
         self._process.stdin._go_on()
@@ -98,13 +108,13 @@ class _ProcessSink:
         process = self._process
         for reader, rest in ((process.stdout, job.output), (process.stderr, job.errors)):
             if reader is not None:
-                if rest:
+                if rest and not self.discard:
                     reader.feed_data(rest)
                 reader.feed_eof()
         process.stdin._go_on()
         if not process._started.done():
-            if job.error is not None:
-                process._started.set_exception(job.error)
+            if (error := why_not(job)) is not None:
+                process._started.set_exception(error)
             else:
                 process._started.set_result(None)
         if not process._ended.done():
@@ -142,6 +152,7 @@ class Process:
 
     @property
     def pid(self) -> int:
+        """The process id, which the system may give to another process after the end."""
         return self._job.pid or 0
 
     @property
@@ -157,10 +168,11 @@ class Process:
 
     async def result(self) -> Result:
         """Wait for the end; what was not read from stdout and stderr before is in the result."""
+        # Read first: a command whose output no one reads does not end.
+        out, err = await asyncio.gather(_rest(self.stdout), _rest(self.stderr))
         await asyncio.shield(self._ended)
-        result = Result.of(self._command.argv, self._job)  # type: ignore[arg-type]
-        result.stdout = await self.stdout.read() if self.stdout is not None else b""
-        result.stderr = await self.stderr.read() if self.stderr is not None else b""
+        result = Result.of(self._command.argv, self._job)
+        result.stdout, result.stderr = out, err
         return result
 
     def send_signal(self, sig: int) -> None:
@@ -168,14 +180,23 @@ class Process:
         self._job.send_signal(sig)
 
     def terminate(self) -> None:
+        """send_signal(SIGTERM)"""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
+        """send_signal(SIGKILL)"""
         self.send_signal(signal.SIGKILL)
 
     def cancel(self) -> None:
         """End the whole process group: SIGTERM, Limits.kill_grace, SIGKILL."""
         self._job.cancel()
+
+    def _abandon(self) -> None:
+        """End it, and want nothing more from it."""
+        self._sink.discard = True
+        self._job.cancel()
+        for stream in range(2):
+            self._job.resume_reading(stream)
 
     async def __aenter__(self) -> Self:
         return self
@@ -186,9 +207,7 @@ class Process:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._job.cancel()
-        for stream in range(2):
-            self._job.resume_reading(stream)
+        self._abandon()
         await asyncio.shield(self._ended)
 
     def __repr__(self) -> str:

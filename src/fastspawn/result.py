@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import resource
 import subprocess
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from fastspawn._core import Job
@@ -18,7 +19,10 @@ else:
 
 
 class Result(_Base):
-    """A subprocess.CompletedProcess with what the engine knows beyond it."""
+    """A subprocess.CompletedProcess with what the engine knows beyond it.
+
+    As there, stdout and stderr are None unless they were PIPE.
+    """
 
     pid: int
     wall: float
@@ -35,11 +39,17 @@ class Result(_Base):
     """someone else reaped the child: returncode is 255, the real one is not known"""
 
     @classmethod
-    def of(cls, argv: list[object], job: Job) -> Result:
-        """The result of a job that has run; raises the OSError of one that has not."""
-        if job.error is not None:
-            raise job.error
-        result = cls(argv, job.returncode, job.output, job.errors)  # type: ignore[arg-type]
+    def of(cls, argv: Iterable[object], job: Job) -> Result:
+        """The result of a job that has run; raises why_not() of one that has not."""
+        if (error := why_not(job)) is not None:
+            raise error
+        out, err = job.plan.pipes
+        result = cls(
+            list(argv),  # type: ignore[arg-type]
+            cast(int, job.returncode),
+            job.output if out else None,
+            job.errors if err else None,
+        )
         result.pid = job.pid or 0
         result.wall = job.wall
         result.rusage = job.rusage  # type: ignore[assignment]
@@ -48,3 +58,10 @@ class Result(_Base):
         result.cancelled = job.cancelled
         result.lost = job.lost
         return result
+
+
+def why_not(job: Job) -> Exception | None:
+    """Why a job that has ended did not run; None if it did."""
+    if job.error is None and job.pid is None:
+        return RuntimeError("the engine was closed before the command ran")
+    return job.error

@@ -269,3 +269,14 @@ class Server:
         finally:
             self.process.kill()
             self.process.wait()
+
+
+def asleep(server: Server, looks: int = 10) -> bool:
+    """All of the server's processes, and what they have started, wait for something."""
+    for _ in range(looks):
+        processes = children(server.pid)
+        for pid in list(processes):
+            processes |= children(pid)
+        if not all(state.startswith("S") for state in processes.values()):
+            return False
+    return True

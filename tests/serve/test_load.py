@@ -7,7 +7,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 
-from serve.harness import Client, Server, children, fds, poll, reset_peak, resident, threads
+from serve.harness import Client, Server, asleep, children, fds, poll, reset_peak, resident, threads
 
 Serve = Callable[..., Server]
 Script = Callable[..., tuple[str, ...]]
@@ -175,14 +175,6 @@ def test_upload_that_is_not_read_stays_outside(serve: Serve, script: Script) -> 
         assert int(client.read().body) == 100 * MIB
         sender.join()
     assert resident(server.pid, peak=True) - idle < 16 * MIB
-
-
-def asleep(server: Server, looks: int = 10) -> bool:
-    """No process of the server's writes any more."""
-    for _ in range(looks):
-        if not all(state.startswith("S") for state in children(server.pid).values()):
-            return False
-    return True
 
 
 def test_unread_answers_stay_outside(serve: Serve) -> None:

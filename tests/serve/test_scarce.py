@@ -36,8 +36,6 @@ class FakeStrategy:
 
     holds_back = True
 
-    holds_back = True
-
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 

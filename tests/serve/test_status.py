@@ -43,13 +43,14 @@ def test_failure_within_a_stream_breaks_it(
 ) -> None:
     go = tmp_path / "go"
     wait = 'while [ ! -e "$1" ]; do sleep 0.01; done; '
-    server = serve(command=script("echo one; " + wait + "exit 1", go))
+    server = serve(command=script("echo one; " + wait + "echo last; exit 1", go))
     with server.connect() as client:
         client.get(version=version)
         assert client.read_head().status == 200
         if version == "1.1":
             assert client.read_chunk() == b"one\n"
             go.touch()
+            assert client.read_chunk() == b"last\n"
             assert client.read_chunk() == b""
             assert not client.last_seen
         else:

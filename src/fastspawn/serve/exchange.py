@@ -183,6 +183,8 @@ class Exchange:
             self.held = b""
             self.service.delay.discard(self)
         if self.job is not None:
+            # Nobody reads any more, so nothing is to wait for a reader.
+            self.job.resume_reading()
             self.job.cancel()
         elif self.begun:
             self.service.admission.withdraw(self)
@@ -319,6 +321,12 @@ class Exchange:
         """The process did not do its work: an error, or a broken answer if one has begun."""
         if self.head_sent:
             self.keep = False
+            if job.output and not self.head_only and not self.http10:
+                # Its last words.
+                self.sent += len(job.output)
+                connection.transport.write(
+                    b"".join((chunk_start(len(job.output)), job.output, CHUNK_END))
+                )
             self._cut(connection)
         elif job.error is not None:
             error = job.error

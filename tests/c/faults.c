@@ -1,0 +1,131 @@
+/*
+ * faults.c - calls that fail on demand (support.h).
+ *
+ * Everything is in memory that forked children share, so that a count goes on where the parent
+ * left off.  The hook runs between clone and exec: no libc, no instrumentation.
+ */
+#include "rawsys.h"
+
+#include "support.h"
+
+#define TRACE 8192
+
+struct faults {
+    const char *name;
+    int err;
+    long first, count, seen;
+    const char *trace[TRACE];
+    const char *hold_at;
+    int hold, held;
+    const char *raise_at;
+    int raise;
+    pid_t self;
+};
+
+static struct faults *faults;
+
+static FSP_UNINSTRUMENTED bool same(const char *a, const char *b) {
+    while (*a && *a == *b) a++, b++;
+    return *a == *b;
+}
+
+static FSP_UNINSTRUMENTED bool is_child(void) {
+#ifdef __linux__
+    return raw6(SYS_getpid, 0, 0, 0, 0, 0, 0) != faults->self;
+#else
+    return getpid() != faults->self;
+#endif
+}
+
+static FSP_UNINSTRUMENTED void doze(void) {
+    struct timespec ms = {0, 1000000};
+#ifdef __linux__
+    raw6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
+#else
+    nanosleep(&ms, NULL);
+#endif
+}
+
+static FSP_UNINSTRUMENTED void raise_here(int sig) {
+#ifdef __linux__
+    raw6(SYS_kill, raw6(SYS_getpid, 0, 0, 0, 0, 0, 0), sig, 0, 0, 0, 0);
+#else
+    kill(getpid(), sig);
+#endif
+}
+
+static FSP_UNINSTRUMENTED void hold_here(void) {
+    __atomic_add_fetch(&faults->held, 1, __ATOMIC_RELAXED);
+    while (__atomic_load_n(&faults->hold, __ATOMIC_RELAXED)) doze();
+    __atomic_sub_fetch(&faults->held, 1, __ATOMIC_RELAXED);
+}
+
+static FSP_UNINSTRUMENTED int hook(const char *call) {
+    struct faults *f = faults;
+    if (__atomic_load_n(&f->hold, __ATOMIC_RELAXED) && same(f->hold_at, call) && is_child())
+        hold_here();
+    if (__atomic_load_n(&f->raise, __ATOMIC_RELAXED) && same(f->raise_at, call) && is_child())
+        raise_here(__atomic_exchange_n(&f->raise, 0, __ATOMIC_RELAXED));
+    if (f->name && !same(f->name, call)) return 0;
+    long i = __atomic_fetch_add(&f->seen, 1, __ATOMIC_RELAXED);
+    if (i < TRACE) __atomic_store_n(&f->trace[i], call, __ATOMIC_RELAXED);
+    return i >= f->first && i - f->first < f->count ? f->err : 0;
+}
+
+static void start(void) {
+    if (faults == NULL)
+        faults =
+            mmap(NULL, sizeof *faults, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    fsp_fault_set(NULL);
+    memset(faults, 0, sizeof *faults);
+    faults->self = getpid();
+}
+
+void faults_arm(const char *name, int err, long first, long count) {
+    start();
+    faults->name = name;
+    faults->err = err;
+    faults->first = first;
+    faults->count = count;
+    fsp_fault_set(hook);
+}
+
+void faults_off(void) {
+    fsp_fault_set(NULL);
+}
+
+long faults_seen(void) {
+    return __atomic_load_n(&faults->seen, __ATOMIC_RELAXED);
+}
+
+const char *faults_name(long i) {
+    return i < TRACE ? __atomic_load_n(&faults->trace[i], __ATOMIC_RELAXED) : NULL;
+}
+
+long faults_count_of(const char *name) {
+    long n = 0;
+    for (long i = 0; i < TRACE && faults_name(i); i++) n += same(faults_name(i), name);
+    return n;
+}
+
+void faults_hold(const char *name) {
+    start();
+    faults->hold_at = name;
+    faults->hold = 1;
+    fsp_fault_set(hook);
+}
+
+int faults_held(void) {
+    return __atomic_load_n(&faults->held, __ATOMIC_RELAXED);
+}
+
+void faults_release(void) {
+    __atomic_store_n(&faults->hold, 0, __ATOMIC_RELAXED);
+}
+
+void faults_raise(const char *name, int sig) {
+    start();
+    faults->raise_at = name;
+    faults->raise = sig;
+    fsp_fault_set(hook);
+}
