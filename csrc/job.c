@@ -186,7 +186,8 @@ static bool is_stalled(struct fsp_job *job) {
 }
 
 static void drain_over(struct fsp_spawner *s, struct fsp_job *job) {
-    if (job->aborted || !is_stalled(job)) finish(s, job);
+    /* Of a job that is being ended nobody waits for the rest. */
+    if (job->terminating || !is_stalled(job)) finish(s, job);
 }
 
 static void look_again(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
