@@ -76,6 +76,7 @@ lint: $(call group,lint) ## formatting, ruff, the C core's layering, the workflo
 
 typing: $(BUILD_STAMP) $(call group,typing) ## mypy, and the module against its .pyi
 	$(RUN) mypy --no-error-summary
+	$(RUN) mypy --no-error-summary tests/typing
 	$(RUN) mypy.stubtest --concise --ignore-disjoint-bases fastspawn._core
 
 format: $(call group,lint) ## apply the formatting that lint checks

@@ -1,0 +1,152 @@
+"""Every test leaves the process as it found it, and async tests run on each event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import time
+from collections.abc import Coroutine, Iterator
+from typing import Any, TypeVar
+
+import pytest
+import uvloop
+
+from fastspawn import Engine
+
+pytest.register_assert_rewrite("support")
+
+from support import open_fds, own_children, own_threads  # noqa: E402
+
+T = TypeVar("T")
+
+LEAK_BOUND = 3.0
+"""Seconds that what is on its way out may take."""
+
+# ---- leaks ----------------------------------------------------------------------------------
+
+
+class Snapshot:
+    """What a process may leak."""
+
+    def __init__(self) -> None:
+        self.fds = open_fds()
+        self.children = own_children()
+        self.threads = own_threads()
+
+    def leaks(self, before: Snapshot) -> list[str]:
+        """A line for each difference."""
+        lines = []
+        for fd in sorted(self.fds.keys() | before.fds.keys()):
+            was, now = before.fds.get(fd), self.fds.get(fd)
+            if was is None:
+                lines.append(f"descriptor {fd} was left open: {now}")
+            elif now is None:
+                lines.append(f"descriptor {fd} was closed: {was}")
+            elif was != now:
+                lines.append(f"descriptor {fd} was {was} and is {now}")
+        for what in ("children", "threads"):
+            mine, theirs = getattr(self, what), getattr(before, what)
+            lines += [f"of the {what}, {n} is left: {mine[n]}" for n in mine.keys() - theirs]
+        return lines
+
+
+def find_leaks(before: Snapshot) -> list[str]:
+    """What is left of a test when it has had time to go."""
+    started = time.monotonic()
+    collected = False
+    while leaks := Snapshot().leaks(before):
+        waited = time.monotonic() - started
+        if waited > LEAK_BOUND:
+            break
+        if waited > LEAK_BOUND / 50 and not collected:
+            gc.collect()  # an object in a cycle is not lost yet
+            collected = True
+        time.sleep(0.001)
+    return leaks
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_up() -> None:
+    """libuv keeps descriptors for the whole process from its first loop on."""
+    loop = uvloop.new_event_loop()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks(_warm_up: None) -> Iterator[None]:
+    before = Snapshot()
+    yield
+    if leaks := find_leaks(before):
+        pytest.fail("\n".join(["the test leaked:", *leaks]), pytrace=False)
+
+
+# ---- event loops ----------------------------------------------------------------------------
+
+
+class Run:
+    """Runs coroutines on a loop of its own, one after the other."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        make = uvloop.new_event_loop if kind == "uvloop" else asyncio.new_event_loop
+        self.loop: asyncio.AbstractEventLoop = make()
+        self.unhandled: list[dict[str, Any]] = []
+        """What the loop's exception handler was called with; a test takes what it expects."""
+        self.loop.set_exception_handler(lambda loop, context: self.unhandled.append(context))
+
+    def __call__(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(coroutine)
+
+    def close(self) -> list[asyncio.Task[Any]]:
+        """Returns the tasks that were left."""
+        tasks = [task for task in asyncio.all_tasks(self.loop) if not task.done()]
+        for task in tasks:
+            task.cancel()
+        self(_gather(tasks))
+        self(self.loop.shutdown_asyncgens())
+        self(self.loop.shutdown_default_executor())
+        self.loop.close()
+        return tasks
+
+
+async def _gather(tasks: list[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Iterator[Run]:
+    """An event loop, driven by ``run(coroutine)``: asyncio's, then uvloop's."""
+    run = Run(request.param)
+    yield run
+    assert run.close() == []
+    assert run.unhandled == []
+
+
+@pytest.fixture
+def engine(run: Run) -> Iterator[Engine]:
+    """A running engine on the loop of ``run``."""
+    engine = Engine(spawners=2)
+    run(engine.start())
+    yield engine
+    run(engine.close())
+    assert engine.live == 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: pytest.Module, name: str, obj: object) -> None:
+    """An async test is run on each loop, whether it names the fixture or not."""
+    if inspect.iscoroutinefunction(obj) and collector.istestfunction(obj, name):
+        pytest.mark.usefixtures("run")(obj)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    run: Any = pyfuncitem.funcargs["run"]
+    names = inspect.signature(pyfuncitem.obj).parameters
+    run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True

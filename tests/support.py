@@ -1,0 +1,167 @@
+"""What the tests ask the system about: descriptors, children, threads."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+BOUND = 20.0
+"""Seconds after which something that has not happened never will."""
+
+CHILDREN = Path(__file__).parent / "children"
+"""Small programs to run."""
+
+LINUX = sys.platform == "linux"
+
+
+def poll(condition: Callable[[], object], what: str, bound: float = BOUND) -> None:
+    """Wait, without an event loop, until ``condition`` holds."""
+    end = time.monotonic() + bound
+    while not condition():
+        assert time.monotonic() < end, f"not within {bound} s: {what}"
+        time.sleep(0.005)
+
+
+async def async_poll(condition: Callable[[], object], what: str, bound: float = BOUND) -> None:
+    """Wait, on the event loop, until ``condition`` holds; it may be a coroutine function."""
+    end = time.monotonic() + bound
+    while True:
+        held = condition()
+        if inspect.isawaitable(held):
+            held = await held
+        if held:
+            return
+        assert time.monotonic() < end, f"not within {bound} s: {what}"
+        await asyncio.sleep(0.005)
+
+
+def failure(call: Callable[[], object]) -> Exception:
+    """What it raises."""
+    try:
+        call()
+    except Exception as exc:
+        return exc
+    raise AssertionError("it succeeded")
+
+
+async def async_failure(awaitable: Awaitable[object]) -> Exception:
+    """What it raises."""
+    try:
+        await awaitable
+    except Exception as exc:
+        return exc
+    raise AssertionError("it succeeded")
+
+
+def script(name: str, *args: object) -> list[str]:
+    """The command line of a program in tests/children."""
+    return [sys.executable, str(CHILDREN / name), *map(str, args)]
+
+
+def sh(text: str, *args: object) -> list[str]:
+    """A shell command line."""
+    return ["sh", "-c", text, "sh", *map(str, args)]
+
+
+def run_script(name: str, *args: object, **options: Any) -> str:
+    """Run a program of tests/children that must succeed, in time; returns what it prints."""
+    done = subprocess.run(
+        script(name, *args),
+        capture_output=True,
+        timeout=90,
+        text=True,
+        **options,
+    )
+    assert done.returncode == 0, f"{name} ended with {done.returncode}:\n{done.stderr}"
+    assert done.stderr == "", done.stderr
+    return str(done.stdout)
+
+
+def is_alive(pid: int) -> bool:
+    """A zombie is not."""
+    if LINUX:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        return stat.rpartition(")")[2].split()[0] not in "ZX"
+    state = _ps("-o", "stat=", "-p", str(pid)).strip()
+    return bool(state) and not state.startswith("Z")
+
+
+async def gone(*pids: int) -> None:
+    """Wait until none of them lives."""
+    await async_poll(lambda: not any(map(is_alive, pids)), f"of {pids}, all have ended")
+
+
+def _ps(*options: str) -> str:
+    return subprocess.check_output(["ps", *options], text=True)
+
+
+def _target(fd: int) -> str:
+    if LINUX:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    status = os.fstat(fd)
+    return f"mode {status.st_mode:o}, device {status.st_dev}, inode {status.st_ino}"
+
+
+def open_fds() -> dict[int, str]:
+    """Each open descriptor and what it is."""
+    fds = {}
+    for name in os.listdir("/proc/self/fd" if LINUX else "/dev/fd"):
+        with contextlib.suppress(OSError):  # the listing's own
+            fds[int(name)] = _target(int(name))
+    return fds
+
+
+def _has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def own_children() -> dict[int, str]:
+    """Process id, state and name of each child of this process, zombies included."""
+    if hasattr(os, "waitid") and not _has_children():
+        return {}
+    me = str(os.getpid())
+    rows = [line.split(None, 3) for line in _ps("-A", "-o", "pid=,ppid=,stat=,comm=").splitlines()]
+    return {
+        int(pid): f"{name} (state {state})"
+        for pid, parent, state, name in rows
+        if parent == me and name.rpartition("/")[2] != "ps"
+    }
+
+
+def own_threads() -> dict[int, str]:
+    """Each thread of this process, Python's or not."""
+    if not LINUX:
+        return {thread.native_id or 0: thread.name for thread in threading.enumerate()}
+    threads = {}
+    for tid in os.listdir("/proc/self/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            threads[int(tid)] = Path(f"/proc/self/task/{tid}/comm").read_text().strip()
+    return threads
+
+
+def same_error(error: Exception, expected: Exception) -> bool:
+    """The same to whoever handles it, or an AssertionError that tells the difference."""
+
+    def seen(exc: Exception) -> tuple[object, ...]:
+        if not isinstance(exc, OSError):
+            return type(exc), exc.args
+        return type(exc), exc.errno, exc.strerror, exc.filename, exc.filename2
+
+    assert seen(error) == seen(expected)
+    return True
