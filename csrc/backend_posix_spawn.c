@@ -150,11 +150,15 @@ static int launch(struct fsp_launch *l) {
     r = posix_spawnattr_init(&attr);
     if (r == 0) {
         r = add_actions(l, &fa);
+        /* glibc takes no number above RLIMIT_NOFILE, not even that of an open descriptor. */
+        bool too_high = r == EBADF;
         if (r == 0) r = set_attributes(l, &attr);
         if (r == 0) r = spawn_first(l, &fa, &attr);
+        if (too_high) r = -EMFILE;
         posix_spawnattr_destroy(&attr);
     }
     posix_spawn_file_actions_destroy(&fa);
+    if (r < 0) return r;
     if (r == EAGAIN || r == ENOMEM || r == ENOSYS) return -r;
     l->child.pidfd = -1;
     if (r) {

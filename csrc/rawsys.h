@@ -14,7 +14,8 @@
 #ifdef __linux__
 #if defined(__x86_64__) && !defined(__ILP32__)
 
-static inline long raw6(long nr, long a, long b, long c, long d, long e, long f) {
+static inline FSP_UNINSTRUMENTED long raw6(long nr, long a, long b, long c, long d, long e,
+                                           long f) {
     long ret;
     register long r10 __asm__("r10") = d;
     register long r8 __asm__("r8") = e;
@@ -57,7 +58,8 @@ static inline long raw_clone(long nr, long a, long b, long c, long d, long e, in
 
 #elif defined(__aarch64__)
 
-static inline long raw6(long nr, long a, long b, long c, long d, long e, long f) {
+static inline FSP_UNINSTRUMENTED long raw6(long nr, long a, long b, long c, long d, long e,
+                                           long f) {
     register long x8 __asm__("x8") = nr;
     register long x0 __asm__("x0") = a;
     register long x1 __asm__("x1") = b;
@@ -100,7 +102,8 @@ static inline long raw_clone(long nr, long a, long b, long c, long d, long e, in
 
 #else
 
-static inline long raw6(long nr, long a, long b, long c, long d, long e, long f) {
+static inline FSP_UNINSTRUMENTED long raw6(long nr, long a, long b, long c, long d, long e,
+                                           long f) {
     long r = syscall(nr, a, b, c, d, e, f);
     return r == -1 ? -errno : r;
 }

@@ -41,7 +41,7 @@
 
 extern int (*fsp_fault_hook)(const char *call);
 
-static inline int fsp_fault(const char *call) {
+static inline FSP_UNINSTRUMENTED int fsp_fault(const char *call) {
     int (*hook)(const char *) = __atomic_load_n(&fsp_fault_hook, __ATOMIC_RELAXED);
     return fsp_unlikely(hook != NULL) ? hook(call) : 0;
 }

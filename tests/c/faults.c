@@ -20,6 +20,8 @@ struct faults {
     const char *raise_at;
     int raise;
     pid_t self;
+    bool spare;
+    pthread_t spared;
 };
 
 static struct faults *faults;
@@ -67,6 +69,7 @@ static FSP_UNINSTRUMENTED int hook(const char *call) {
     if (__atomic_load_n(&f->raise, __ATOMIC_RELAXED) && same(f->raise_at, call) && is_child())
         raise_here(__atomic_exchange_n(&f->raise, 0, __ATOMIC_RELAXED));
     if (f->name && !same(f->name, call)) return 0;
+    if (f->spare && pthread_equal(f->spared, pthread_self())) return 0;
     long i = __atomic_fetch_add(&f->seen, 1, __ATOMIC_RELAXED);
     if (i < TRACE) __atomic_store_n(&f->trace[i], call, __ATOMIC_RELAXED);
     return i >= f->first && i - f->first < f->count ? f->err : 0;
@@ -88,6 +91,11 @@ void faults_arm(const char *name, int err, long first, long count) {
     faults->first = first;
     faults->count = count;
     fsp_fault_set(hook);
+}
+
+void faults_spare_this_thread(void) {
+    faults->spared = pthread_self();
+    faults->spare = true;
 }
 
 void faults_off(void) {

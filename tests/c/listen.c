@@ -5,9 +5,13 @@
 
 #include <poll.h>
 
+bool listen_shared_tables;
+
 struct fsp_engine *listen_engine(unsigned spawners) {
     struct fsp_engine *e = NULL;
+    if (listen_shared_tables) faults_arm("close_range", ENOSYS, 0, FAULTS_ALL);
     int r = fsp_engine_new(spawners, NULL, &e);
+    if (listen_shared_tables) faults_off();
     if (r < 0) {
         tap_note("no engine: %s", strerror(-r));
         _exit(1);

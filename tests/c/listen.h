@@ -23,6 +23,10 @@ struct heard {
 
 struct fsp_engine *listen_engine(unsigned spawners); /* exits when there is none */
 
+/* Make engines whose spawners share the descriptor table of the process, as on kernels before 5.9.
+ */
+extern bool listen_shared_tables;
+
 /* stdin from /dev/null, both outputs to pipes, no limits, a short grace and a long drain. */
 struct fsp_job_options listen_options(void);
 

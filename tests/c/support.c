@@ -111,6 +111,20 @@ const char *support_field(const char *report, const char *name) {
 
 /* ---- the system ---- */
 
+#if UNDER_TSAN
+/*
+ * TSan believes that a process has one table of descriptors: where each spawner has its own, the
+ * same number is another file in each, and closing it in one is no race with using it in the
+ * other.  What these calls do to descriptors is not reported then; memory is.
+ */
+const char *__tsan_default_suppressions(void);
+const char *__tsan_default_suppressions(void) {
+    return "race:sys_open\nrace:sys_close\nrace:sys_pipe\nrace:sys_read\nrace:sys_write\n"
+           "race:sys_nonblock\nrace:sys_dup_above\nrace:fsp_waker_*\nrace:fsp_poller_*\n"
+           "race:move_down\nrace:close_end\n";
+}
+#endif
+
 int support_threads(void) {
     int n = 0;
     DIR *dir = opendir("/proc/self/task");
@@ -123,7 +137,8 @@ int support_threads(void) {
 size_t __sanitizer_get_current_allocated_bytes(void) __attribute__((weak));
 
 size_t support_heap_bytes(void) {
-    return __sanitizer_get_current_allocated_bytes ? __sanitizer_get_current_allocated_bytes() : 0;
+    if (UNDER_TSAN || __sanitizer_get_current_allocated_bytes == NULL) return 0;
+    return __sanitizer_get_current_allocated_bytes();
 }
 
 static char dir_path[128];

@@ -75,7 +75,7 @@ size_t support_read_all(int fd, char *buf, size_t size);
 /* ---- the system ---- */
 
 int support_threads(void);       /* of this process; 1 where it cannot be told */
-size_t support_heap_bytes(void); /* allocated now; 0 without a sanitizer, which counts them */
+size_t support_heap_bytes(void); /* allocated now; 0 without ASan, which counts them */
 
 /* A fresh directory, removed with all that is in it at exit of the process that asked. */
 const char *support_dir(void);
@@ -100,6 +100,7 @@ bool support_stopped(pid_t pid); /* a child of ours that is stopped */
  * restricts both to one call.
  */
 void faults_arm(const char *name, int err, long first, long count);
+void faults_spare_this_thread(void); /* from now on its own calls neither count nor fail */
 void faults_off(void);
 long faults_seen(void); /* calls counted since faults_arm */
 #define FAULTS_ALL  0x7fffffffL

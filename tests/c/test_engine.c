@@ -592,6 +592,34 @@ static void a_forked_process_has_no_engine(void) {
     fsp_engine_free(e);
 }
 
+static void tables_are_shared(void) {
+    struct fsp_engine *e = listen_engine(2);
+    struct fsp_engine_stats stats;
+    fsp_engine_stats(e, &stats);
+    CHECK_INT(stats.private_tables, 0);
+    fsp_engine_free(e);
+}
+
+/* The same where tables cannot be private; it is also what TSan understands best. */
+static void with_shared_tables(void) {
+    listen_shared_tables = true;
+    tap_with("shared tables");
+    RUN(tables_are_shared);
+    RUN(a_command_runs);
+    RUN(what_cannot_be_run_is_told);
+    RUN(all_of_a_large_output);
+    RUN(too_much_output_is_cut);
+    RUN(many_commands_on_three_spawners);
+    RUN(two_engines_at_once);
+    RUN(several_threads_submit);
+    RUN(a_pipe_is_used_once);
+    RUN(what_runs_is_killed);
+    RUN(an_engine_freed_while_commands_run);
+    RUN(a_forked_process_has_no_engine);
+    tap_with(NULL);
+    listen_shared_tables = false;
+}
+
 int main(int argc, char **argv) {
     support_begin(argc, argv);
     tap_begin();
@@ -626,5 +654,6 @@ int main(int argc, char **argv) {
     RUN(what_runs_is_killed);
     RUN(an_engine_freed_while_commands_run);
     RUN(a_forked_process_has_no_engine);
+    with_shared_tables();
     return tap_end();
 }

@@ -105,12 +105,27 @@ static void fed_and_streamed_in_turns(void) {
     }
     CHECK_INT(one.ended, 0);
     fsp_job_write_eof(one.job);
-    CHECK_INT(fsp_job_write(one.job, "late", 4), -EPIPE);
     fsp_job_write_eof(one.job);
     CHECK(listen_to_end(e, &one, 1));
     CHECK_STR(one.all[0].data, all);
     CHECK_INT(fsp_job_write(one.job, "late", 4), 0); /* dropped */
     expect_end(0);
+    fsp_engine_free(e);
+}
+
+static void writing_after_the_end_of_input(void) {
+    struct fsp_engine *e = listen_engine(1);
+    for (int feed = 0; feed < 2; feed++) {
+        listen_submit(e, COMMAND("/bin/sleep", "100"), feed ? feeding() : listen_options(), &one);
+        if (feed) {
+            CHECK_INT(fsp_job_write(one.job, "early", 5), 0);
+            fsp_job_write_eof(one.job);
+        }
+        CHECK_INT(fsp_job_write(one.job, "late", 4), -EPIPE);
+        fsp_job_cancel(one.job);
+        CHECK(listen_to_end(e, &one, 1));
+        listen_free(&one, 1);
+    }
     fsp_engine_free(e);
 }
 
@@ -434,6 +449,7 @@ int main(int argc, char **argv) {
     RUN(a_large_input_comes_back);
     RUN(an_input_that_is_ignored);
     RUN(fed_and_streamed_in_turns);
+    RUN(writing_after_the_end_of_input);
     RUN(fed_before_it_starts_and_after_its_input);
     RUN(a_writer_is_told_to_wait);
     RUN(a_writer_of_a_child_that_does_not_read);

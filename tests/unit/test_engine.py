@@ -231,7 +231,9 @@ async def test_sink_that_raises(run: Run, engine: Engine, where: str) -> None:
     """The loop's exception handler hears of it, and everything else goes on."""
     error = ZeroDivisionError("in the sink")
     bad, good = Sink(**{where: error}), Sink()
-    command = Command(sh("read x; echo out; echo err >&2; sleep 0.05; cat >/dev/null; echo more"))
+    command = Command(
+        sh("read x; echo out; echo err >&2; sleep 0.05; cat >/dev/null; sleep 0.1; echo more")
+    )
     for sink in (bad, good):
         job = engine.submit(command, sink, STREAM, notify=True)
         job.write(b"line\n" + bytes(1 << 20))
