@@ -82,8 +82,11 @@ static void report(int argc, char **argv) {
 /* Use the processor until it shows. */
 static void burn(void) {
     struct rusage usage;
-    do getrusage(RUSAGE_SELF, &usage);
-    while (usage.ru_utime.tv_sec * 1000000 + usage.ru_utime.tv_usec < 30000);
+    static volatile unsigned long work;
+    do {
+        for (int i = 0; i < 100000; i++) work += (unsigned long)i;
+        getrusage(RUSAGE_SELF, &usage);
+    } while (usage.ru_utime.tv_sec == 0 && usage.ru_utime.tv_usec < 30000);
 }
 
 static void write_all(int fd) {

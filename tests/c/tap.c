@@ -217,7 +217,7 @@ void tap_run(const char *name, void (*test)(void)) {
           with ? with : "");
 }
 
-void tap_fork(void (*part)(void *), void *arg) {
+int tap_fork_start(void (*part)(void *), void *arg) {
     pid_t pid = fork();
     if (pid == 0) {
         failures = 0;
@@ -225,8 +225,16 @@ void tap_fork(void (*part)(void *), void *arg) {
         guarded(part, arg);
         _exit(failures ? 1 : 0);
     }
+    return pid;
+}
+
+void tap_fork_end(int pid) {
     int status = -1;
     if (!CHECK(pid > 0)) return;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR) continue;
     CHECK_INT(status, 0);
+}
+
+void tap_fork(void (*part)(void *), void *arg) {
+    tap_fork_end(tap_fork_start(part, arg));
 }

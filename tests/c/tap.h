@@ -47,4 +47,8 @@ void tap_millisecond(void);
  */
 void tap_fork(void (*part)(void *), void *arg);
 
+/* The same, for parts that run side by side. */
+int tap_fork_start(void (*part)(void *), void *arg);
+void tap_fork_end(int pid);
+
 #endif

@@ -210,6 +210,30 @@ static void a_grandchild_holds_the_pipes(void) {
     expect_drained(50 * MS, "sleep 100 >/dev/null & echo $!; echo out", "out\n");
 }
 
+/* Until then the spawner sleeps, though the leader is dead and stays so. */
+static void waiting_for_a_grandchild_costs_nothing(void) {
+    struct fsp_engine *e = listen_engine(1);
+    struct fsp_job_options options = listen_options();
+    options.flags = FSP_JOB_STREAM | FSP_JOB_STARTED;
+    listen_submit(e, SHELL("sleep 100 & echo $!; sleep 0.03; echo out"), options, &one);
+    CHECK(LISTEN_UNTIL(e, one.chunks));
+    siginfo_t info = {0};
+    pid_t pid = fsp_job_outcome(one.job)->pid;
+    CHECK(LISTEN_UNTIL(e, waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT | WNOHANG) == 0 &&
+                              info.si_pid == pid));
+    faults_arm("epoll_wait", 0, 0, FAULTS_NONE);
+    for (int i = 0; i < 200; i++) listen_once(e, 1);
+    CHECK(faults_seen() < 50);
+    faults_off();
+    CHECK_INT(one.ended, 0);
+    CHECK_INT(kill(atoi(one.all[0].data), SIGKILL), 0);
+    CHECK(listen_to_end(e, &one, 1));
+    if (CHECK(one.outcome)) CHECK_INT(one.outcome->status.code, 0);
+    CHECK(strstr(one.all[0].data, "\nout\n"));
+    listen_free(&one, 1);
+    fsp_engine_free(e);
+}
+
 static void a_grandchild_writes_while_there_is_time(void) {
     listen_run(SHELL("(sleep 0.1; echo late) & echo out"), listen_options(), &one);
     expect_end(0, false, false, "out\nlate\n");
@@ -494,6 +518,7 @@ int main(int argc, char **argv) {
     RUN(grandchildren_that_ignore_it);
     RUN(what_a_job_leaves_behind_lives_on);
     RUN(a_grandchild_holds_the_pipes);
+    RUN(waiting_for_a_grandchild_costs_nothing);
     RUN(a_grandchild_writes_while_there_is_time);
     RUN(closed_pipes_are_no_end);
     RUN(cancelling_what_runs);

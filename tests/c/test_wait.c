@@ -220,9 +220,12 @@ static void someone_else_reaped_it(void) {
         if (!pidfd) drop_pidfd(&child);
         CHECK_INT(waitpid(-1, NULL, 0), child.pid);
         CHECK(fsp_has_exited(&child));
-        if (pidfd) { /* the pid may be someone else's by now */
+        if (pidfd) { /* the pid may be someone else's by now: it is not even tried */
+            faults_arm("kill", 0, 0, FAULTS_NONE);
             CHECK_INT(fsp_kill(&child, 0, SIGTERM), -ESRCH);
             CHECK_INT(fsp_kill(&child, 1, SIGTERM), -ESRCH);
+            CHECK_INT(faults_seen(), 0);
+            faults_off();
         }
         expect_lost(&child);
     }
@@ -256,8 +259,11 @@ static void none_after_the_end(void) {
     struct fsp_status status;
     REQUIRE(start(COMMAND("/bin/true"), &child));
     CHECK_INT(fsp_wait(&child, 1, &status), 1);
+    faults_arm(NULL, 0, 0, FAULTS_NONE);
     CHECK_INT(fsp_kill(&child, 0, SIGTERM), -ESRCH);
     CHECK_INT(fsp_kill(&child, 1, SIGTERM), -ESRCH);
+    CHECK_INT(faults_seen(), 0); /* no call at all */
+    faults_off();
     CHECK(fsp_wait(&child, 1, &status) < 0);
 }
 
