@@ -361,8 +361,9 @@ static void running(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
 
 /* Scarcity is waited out once: when it has lasted, the jobs that wait fail without waiting in
  * turn. */
-static bool scarce_for_long(struct fsp_engine *e, uint64_t now) {
+static bool scarce_for_long(struct fsp_engine *e) {
     pthread_mutex_lock(&e->lock);
+    uint64_t now = sys_now(); /* not the caller's: another spawner's may be later */
     if (e->scarce_at == 0 || now - e->scarce_at > FSP_RETRY_NS) e->scarce_since = now;
     e->scarce_at = now;
     bool long_ago = now - e->scarce_since >= FSP_RETRY_NS;
@@ -380,7 +381,7 @@ int fsp_job_start(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
     for (int i = 0; i < 2; i++) fsp_out_close(s, job, i);
     sys_close(job->in.fd);
     job->in.fd = -1;
-    if (lacks_resources(error.err) && !scarce_for_long(s->engine, now) && now < job->give_up_at)
+    if (lacks_resources(error.err) && !scarce_for_long(s->engine) && now < job->give_up_at)
         return 1;
     job->outcome.error = error;
     fsp_in_close(s, job);
