@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import itertools
 import os
 import subprocess
 import sys
@@ -70,6 +71,15 @@ def script(name: str, *args: object) -> list[str]:
 def sh(text: str, *args: object) -> list[str]:
     """A shell command line."""
     return ["sh", "-c", text, "sh", *map(str, args)]
+
+
+_old_times = itertools.count(1_000_000_000)
+
+
+def age(*directories: Path) -> None:
+    """Let them look long unchanged, so that what is found in them is remembered."""
+    for directory in directories:
+        os.utime(directory, (0, next(_old_times)))
 
 
 def run_script(name: str, *args: object, **options: Any) -> str:
@@ -161,7 +171,9 @@ def same_error(error: Exception, expected: Exception) -> bool:
     def seen(exc: Exception) -> tuple[object, ...]:
         if not isinstance(exc, OSError):
             return type(exc), exc.args
-        return type(exc), exc.errno, exc.strerror, exc.filename, exc.filename2
+        # Some versions of the standard library name a path-like program as a string.
+        name = os.fspath(exc.filename) if isinstance(exc.filename, os.PathLike) else exc.filename
+        return type(exc), exc.errno, exc.strerror, name, exc.filename2
 
     assert seen(error) == seen(expected)
     return True

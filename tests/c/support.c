@@ -208,6 +208,10 @@ void support_dup_to(int fd, int number) {
     CHECK_INT(dup2(fd, number), number);
 }
 
+bool support_kill(long pid) {
+    return CHECK(pid > 1) && kill((pid_t)pid, SIGKILL) == 0;
+}
+
 bool support_stopped(pid_t pid) {
     siginfo_t info = {0};
     return waitid(P_PID, (id_t)pid, &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 && info.si_pid == pid;

@@ -92,6 +92,9 @@ void support_dup_to(int fd, int number);
 
 bool support_stopped(pid_t pid); /* a child of ours that is stopped */
 
+/* Kill this one process: never, by a number that is missing, a group or everyone. */
+bool support_kill(long pid);
+
 /* ---- calls that fail on demand ---- */
 
 /*

@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define MAX_FDS    4096
-#define TEST_LIMIT 100 /* seconds, for the slowest test under the slowest sanitizer */
+#define TEST_LIMIT 60 /* seconds, for the slowest test under the slowest sanitizer */
 #define OUTPUT     1000
 
 /* What must be the same after a test. */

@@ -180,7 +180,7 @@ static void what_a_job_leaves_behind_lives_on(void) {
     pid_t left = atoi(one.all[0].data);
     listen_free(&one, 1);
     CHECK(!are_gone(&h, &seen));
-    CHECK(left > 1 && kill(left, SIGKILL) == 0);
+    CHECK(support_kill(left));
     seen = true; /* its line was read by the job */
     CHECK(WAIT_UNTIL(are_gone(&h, &seen)));
     close(h.fd);
@@ -199,7 +199,7 @@ static void expect_drained(uint64_t drain, const char *script, const char *out) 
     CHECK_INT(one.outcome->status.code, 0);
     char *rest = strchr(one.all[0].data, '\n');
     if (CHECK(rest)) CHECK_STR(rest + 1, out);
-    CHECK_INT(kill(atoi(one.all[0].data), SIGKILL), 0); /* the grandchild was left alone */
+    CHECK(support_kill(atol(one.all[0].data))); /* the grandchild was left alone */
     listen_free(&one, 1);
 }
 
@@ -226,7 +226,7 @@ static void waiting_for_a_grandchild_costs_nothing(void) {
     CHECK(faults_seen() < 50);
     faults_off();
     CHECK_INT(one.ended, 0);
-    CHECK_INT(kill(atoi(one.all[0].data), SIGKILL), 0);
+    CHECK(support_kill(atol(one.all[0].data)));
     CHECK(listen_to_end(e, &one, 1));
     if (CHECK(one.outcome)) CHECK_INT(one.outcome->status.code, 0);
     CHECK(strstr(one.all[0].data, "\nout\n"));
@@ -452,8 +452,8 @@ static void stopping_does_not_wait_for_a_drain(void) {
     fsp_engine_stop(e);
     expect_prompt_end(e, &one, 1);
     expect_prompt_end(e, &killed, 1);
-    kill(atoi(one.all[0].data), SIGKILL);
-    kill(atoi(killed.all[0].data), SIGKILL);
+    CHECK(support_kill(atol(one.all[0].data)));
+    CHECK(support_kill(atol(killed.all[0].data)));
     listen_free(&one, 1);
     listen_free(&killed, 1);
     fsp_engine_free(e);

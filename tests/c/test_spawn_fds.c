@@ -272,6 +272,27 @@ static void kept_numbers_and_stdio_collide(void) {
     close(8);
 }
 
+static void keep_a_closed_number(void *unused) {
+    const int keep[] = {0, 2};
+    (void)unused;
+    int saved = dup(0);
+    place_file(0, 20, true);
+    close(0);
+    expect_table(keeping(keep, 2),
+                 (struct fsp_stdio){
+                     {20, -1, -1}
+    },
+                 (struct has[]){{0, 20}, {1, -1}, {2, 2}}, 3);
+    support_dup_to(saved, 0);
+    close(saved);
+    close(20);
+}
+
+/* It is not open here, and need not be. */
+static void a_kept_number_that_stdio_provides(void) {
+    tap_fork(keep_a_closed_number, NULL);
+}
+
 static void kept_numbers_that_a_fetch_would_take(void) {
     const int keep[] = {3, 4, 5, 6, 900};
     for (int i = 0; i < 4; i++) place_file(i, 3 + i, true);
@@ -538,6 +559,7 @@ static void with_each_backend(void) {
     RUN(stdio_and_nothing_else);
     RUN(kept_numbers_stay);
     RUN(kept_numbers_and_stdio_collide);
+    RUN(a_kept_number_that_stdio_provides);
     RUN(kept_numbers_that_a_fetch_would_take);
     RUN(many_kept_numbers);
     RUN(no_memory_for_many_kept_numbers);

@@ -118,7 +118,7 @@ static void a_writer_without_a_reader_dies(void) {
     struct fsp_error error;
     struct fsp_status status;
     int fd[2];
-    struct fsp_spec spec = SHELL("while :; do echo y; done");
+    struct fsp_spec spec = SHELL("while echo y; do :; done; exit 9");
     support_pipe(fd, 3);
     REQUIRE(support_spawn(&spec,
                           &(struct fsp_stdio){
@@ -189,7 +189,7 @@ static void spawn_under_fire(void *unused) {
     struct fsp_spec spec = COMMAND("/bin/true");
     struct run run;
     (void)unused;
-    setpgid(0, 0);
+    REQUIRE(setpgid(0, 0) == 0);
     pid_t group = getpid();
     install_handler(SIGUSR1);
     pid_t shooter = fork();
@@ -204,7 +204,7 @@ static void spawn_under_fire(void *unused) {
         CHECK_INT(run.result, 0);
         CHECK(run.status.code == 0 || run.status.code == -SIGUSR1);
     }
-    kill(shooter, SIGKILL);
+    CHECK(support_kill(shooter));
     CHECK_INT(waitpid(shooter, NULL, 0), shooter);
     CHECK_INT(ran->elsewhere, 0);
     signal(SIGUSR1, SIG_DFL);

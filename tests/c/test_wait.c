@@ -170,7 +170,7 @@ static void a_pidfd_that_does_not_block(void) {
 static void *continue_when_waited_for(void *arg) {
     struct fsp_child *child = arg;
     WAIT_UNTIL(faults_seen() > 2);
-    kill(child->pid, SIGKILL);
+    support_kill(child->pid);
     return NULL;
 }
 
@@ -210,7 +210,10 @@ static void expect_lost(struct fsp_child *child) {
     CHECK_INT(fsp_wait(child, 1, &status), 1);
     CHECK_INT(status.lost, 1);
     CHECK_INT(child->pidfd, -1);
+    faults_arm(NULL, EPERM, 0, FAULTS_ALL);
     CHECK_INT(fsp_kill(child, 0, SIGTERM), -ESRCH);
+    CHECK_INT(faults_seen(), 0);
+    faults_off();
 }
 
 static void someone_else_reaped_it(void) {
@@ -221,7 +224,7 @@ static void someone_else_reaped_it(void) {
         CHECK_INT(waitpid(-1, NULL, 0), child.pid);
         CHECK(fsp_has_exited(&child));
         if (pidfd) { /* the pid may be someone else's by now: it is not even tried */
-            faults_arm("kill", 0, 0, FAULTS_NONE);
+            faults_arm("kill", EPERM, 0, FAULTS_ALL);
             CHECK_INT(fsp_kill(&child, 0, SIGTERM), -ESRCH);
             CHECK_INT(fsp_kill(&child, 1, SIGTERM), -ESRCH);
             CHECK_INT(faults_seen(), 0);
@@ -259,7 +262,7 @@ static void none_after_the_end(void) {
     struct fsp_status status;
     REQUIRE(start(COMMAND("/bin/true"), &child));
     CHECK_INT(fsp_wait(&child, 1, &status), 1);
-    faults_arm(NULL, 0, 0, FAULTS_NONE);
+    faults_arm(NULL, EPERM, 0, FAULTS_ALL); /* or a mistake would be a signal to everyone */
     CHECK_INT(fsp_kill(&child, 0, SIGTERM), -ESRCH);
     CHECK_INT(fsp_kill(&child, 1, SIGTERM), -ESRCH);
     CHECK_INT(faults_seen(), 0); /* no call at all */

@@ -6,12 +6,16 @@ import os
 import resource
 import sys
 import traceback
+import warnings
 from collections.abc import Awaitable
 from typing import Any
 
 from common import run
 
 from fastspawn import Command, Engine, Process, _core
+
+# That a process which had threads forks is intended.
+warnings.simplefilter("ignore", DeprecationWarning)
 
 # A program needs a few descriptors of its own to start; those are never the ones that lack.
 SPARE = [os.open(os.devnull, os.O_RDONLY) for _ in range(9)]

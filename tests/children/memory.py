@@ -75,6 +75,7 @@ async def stubborn_flood(engine: Engine, mib: int) -> None:
     assert process.stdout is not None
     async with process:
         assert await process.stdout.readexactly(8) == b"y\n" * 4
+        await asyncio.sleep(0.1)  # until the reader has enough
     assert process.returncode == -9
 
 

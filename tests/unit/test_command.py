@@ -17,7 +17,7 @@ import pytest
 
 from fastspawn import DEVNULL, PIPE, STDOUT, Command, Engine, Limits
 from fastspawn._core import Plan
-from support import async_failure, failure, same_error, script, sh
+from support import age, async_failure, failure, same_error, script, sh
 
 # ---- validation as the standard library's ------------------------------------------------------
 
@@ -293,15 +293,22 @@ def test_resolve_finds_what_which_finds(tmp_path: Path) -> None:
     first.mkdir()
     found = executable(second / "prog")
     command = Command(["prog"], env={"PATH": f"{first}:{second}"})
-    assert command.resolve() == str(found)
+    for _ in range(2):
+        assert command.resolve() == str(found)
+        age(first, second)
     # Not executable, or a directory: the search goes on.
     (first / "prog").mkdir()
     assert command.resolve() == str(found)
     (first / "prog").rmdir()
     (first / "prog").touch()
     assert command.resolve() == str(found)
-    # Installed earlier on PATH, removed from there.
-    (first / "prog").chmod(0o755)
+    # Installed earlier on PATH, removed from there; each while the last answer is remembered.
+    (first / "prog").unlink()
+    age(first, second)
+    assert command.resolve() == str(found)
+    executable(first / "prog")
+    assert command.resolve() == str(first / "prog")
+    age(first, second)
     assert command.resolve() == str(first / "prog")
     (first / "prog").unlink()
     assert command.resolve() == str(found)

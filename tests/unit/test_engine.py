@@ -197,10 +197,10 @@ async def test_sink(run: Run, engine: Engine) -> None:
     assert (job.returncode, job.error, job.lost) == (0, None, False)
 
 
-async def test_sink_of_a_short_command(engine: Engine) -> None:
+async def test_sink_without_a_stream(engine: Engine) -> None:
     """One call, and everything is in the job."""
     sink = Sink()
-    job = engine.submit(Command(sh("echo out; echo err >&2")), sink)
+    job = engine.submit(Command(sh("echo out; echo err >&2")), sink, stream=False)
     await sink.end()
     assert sink.heard == ["exit"]
     assert (job.output, job.errors) == (b"out\n", b"err\n")
@@ -259,7 +259,7 @@ def test_sink_that_interrupts(run: Run, engine: Engine, error: BaseException) ->
     sinks = [Sink(exit=error), *(Sink() for _ in range(5))]
 
     for sink in sinks:
-        engine.submit(Command(["echo", "hi"]), sink)
+        engine.submit(Command(["echo", "hi"]), sink, stream=False)
     finished(engine, len(sinks))
     with pytest.raises(type(error)):
         run(asyncio.sleep(BOUND))
@@ -273,7 +273,7 @@ def test_sink_that_interrupts(run: Run, engine: Engine, error: BaseException) ->
 
 async def test_sink_that_lacks_methods(run: Run, engine: Engine) -> None:
     """The AttributeError is told, the job still ends."""
-    engine.submit(Command(["echo", "hi"]), object())
+    engine.submit(Command(["echo", "hi"]), object(), stream=False)
     await async_poll(lambda: engine.live == 0, "it has ended")
     assert [type(context["exception"]) for context in run.unhandled] == [AttributeError]
     run.unhandled.clear()

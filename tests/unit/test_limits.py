@@ -104,7 +104,7 @@ async def test_timeout_racing_the_exit(engine: Engine) -> None:
     seen = set()
 
     async def one(i: int) -> None:
-        limits = Limits(timeout=0.005 + i % 20 * 0.0002, kill_grace=0.05)
+        limits = Limits(timeout=0.005 + i % 20 * 0.0002, kill_grace=BOUND)
         result = await engine.run(Command(["sleep", "0.005"], limits=limits))
         assert result.returncode in (0, -signal.SIGTERM)
         if result.returncode < 0:

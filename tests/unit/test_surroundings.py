@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fastspawn import Command, Engine, Limits
-from support import async_poll, script, sh
+from support import age, async_poll, script, sh
 
 
 async def state(engine: Engine, **options: Any) -> dict[str, Any]:
@@ -89,6 +89,7 @@ async def test_program_installed_later(engine: Engine, tmp_path: Path) -> None:
         (directory / "new").chmod(0o755)
         (directory / "new").rename(directory / "prog")
         first.mkdir(exist_ok=True)
+        age(first, second)
         await says(directory.name)
     (first / "prog").unlink()
     await says("second")
@@ -144,14 +145,16 @@ async def test_signals_are_those_of_subprocess(restore_signals: bool) -> None:
         signal.SIGALRM: lambda *_: None,
     }
     handlers = {number: signal.signal(number, handler) for number, handler in dispositions.items()}
-    # Python ignores these two; a shell that starts with them ignored cannot tell otherwise.
-    dies = sh("kill -PIPE $$; kill -XFSZ $$; echo alive")
+    # Python ignores these two, so that a Python program cannot tell.
+    dies = [sh(f"kill -{name} $$; echo alive") for name in ("PIPE", "XFSZ")]
     try:
         expected = by_subprocess(restore_signals=restore_signals)
-        dead = subprocess.run(dies, stdout=subprocess.PIPE, restore_signals=restore_signals)
+        options: Any = {"stdout": subprocess.PIPE, "restore_signals": restore_signals}
+        dead = [subprocess.run(argv, **options) for argv in dies]
         async with Engine(1) as engine:
             found = await state(engine, restore_signals=restore_signals)
-            result = await engine.run(Command(dies, restore_signals=restore_signals))
+            commands = [Command(argv, restore_signals=restore_signals) for argv in dies]
+            results = [await engine.run(command) for command in commands]
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -159,8 +162,10 @@ async def test_signals_are_those_of_subprocess(restore_signals: bool) -> None:
     assert found["blocked"] == expected["blocked"] == [signal.SIGUSR1, signal.SIGTERM]
     assert found["ignored"] == expected["ignored"]
     assert {signal.SIGUSR2, signal.SIGHUP} <= set(found["ignored"])
-    assert (result.returncode, result.stdout) == (dead.returncode, dead.stdout)
-    assert result.returncode == (-signal.SIGPIPE if restore_signals else 0)
+    assert [result.stdout for result in results] == [other.stdout for other in dead]
+    codes = [result.returncode for result in results]
+    assert codes == [other.returncode for other in dead]
+    assert codes == ([-signal.SIGPIPE, -signal.SIGXFSZ] if restore_signals else [0, 0])
 
 
 async def test_no_handler_runs_in_the_child(run: Any, engine: Engine) -> None:
