@@ -23,6 +23,19 @@ from posix.unistd cimport close
 
 from fastspawn._cfastspawn cimport *
 
+cdef extern from *:
+    """
+    #ifdef __APPLE__
+    #include <crt_externs.h>
+    #define FSP_ENVIRON (*_NSGetEnviron())
+    #else
+    #include <unistd.h>
+    extern char **environ;
+    #define FSP_ENVIRON environ
+    #endif
+    """
+    char **FSP_ENVIRON
+
 
 class _Stream:
     """The type of STREAM."""
@@ -143,9 +156,8 @@ cdef class Plan:
         cdef list args = [_encode(arg) for arg in argv]
         if not args:
             raise ValueError("argv must not be empty")
-        environ = os.environb if env is None else env
         cdef _Strings c_argv = _Strings(args)
-        cdef _Strings c_envp = _Strings(_encode_env(environ))
+        cdef _Strings c_envp = None if env is None else _Strings(_encode_env(env))
         file = _encode(executable if executable is not None else args[0])
         search = b":".join(os.fsencode(d) for d in os.get_exec_path(env))
         directory = None if cwd is None else _encode(cwd)
@@ -153,7 +165,9 @@ cdef class Plan:
         memset(&spec, 0, sizeof(spec))
         spec.file = PyBytes_AS_STRING(file)
         spec.argv = c_argv.array
-        spec.envp = c_envp.array
+        # Without env what execv() would pass on, os.putenv() included. It changes only under the
+        # GIL, and is copied before that is let go.
+        spec.envp = <const char **>FSP_ENVIRON if env is None else c_envp.array
         spec.search = PyBytes_AS_STRING(search)
         if directory is not None:
             spec.cwd = PyBytes_AS_STRING(directory)

@@ -228,6 +228,17 @@ async def test_environment_is_taken_when_it_is_made(engine: Engine, monkeypatch:
     assert (await engine.run(["printenv", "FASTSPAWN_TEST"])).returncode == 1
 
 
+async def test_environment_is_the_one_that_exec_passes_on(engine: Engine) -> None:
+    """What os.putenv() sets is in no os.environ, and still the children's, as in subprocess."""
+    os.putenv("FASTSPAWN_TEST", "put")
+    try:
+        command = ["printenv", "FASTSPAWN_TEST"]
+        assert (await engine.run(command)).stdout == b"put\n"
+        assert subprocess.check_output(command) == b"put\n"
+    finally:
+        os.unsetenv("FASTSPAWN_TEST")
+
+
 def test_commands_do_not_change() -> None:
     command = Command(["echo", "hi"], cwd="/")
     for name in ("argv", "limits", "executable", "cwd", "pipes", "new"):
