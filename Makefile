@@ -23,6 +23,8 @@ PY_FILES := $(wildcard src tests bench setup.py)
 COMPILERS ?= $(or $(strip $(foreach cc,gcc clang,$(if $(shell command -v $(cc)),$(cc)))),cc)
 TARGETS := x86_64-linux-musl aarch64-linux-musl x86_64-macos aarch64-macos
 BACKENDS := clone3 clone vfork posix_spawn fork
+VERSIONS := 3.10 3.11 3.12 3.13 3.14
+PYENV_ROOT ?= $(HOME)/.pyenv
 
 # A sanitized module needs the sanitizer's runtime in the interpreter first.  The interpreter
 # itself leaks on exit by design.
@@ -34,7 +36,7 @@ SAN_ENV = $(foreach lib,$(SAN_LIB),ASAN_OPTIONS=detect_leaks=0 \
 export FASTSPAWN_SANITIZE FASTSPAWN_COVERAGE FASTSPAWN_DEBUG
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-py test-backends test-c tsan lint typing format bench wheel cross \
+.PHONY: help serve test test-py test-backends test-cpython cpython test-c tsan lint typing format bench wheel cross \
 	build clean
 
 help: ## list the targets
@@ -58,6 +60,16 @@ test-py: $(BUILD_STAMP) $(call group,test) ## the Python suite alone (ARGS="-k n
 test-backends: $(BUILD_STAMP) $(call group,test) ## the Python suite under each way to spawn
 	@set -e; for backend in $(BACKENDS); do echo "FASTSPAWN_BACKEND=$$backend"; \
 	    FASTSPAWN_BACKEND=$$backend $(RUN) pytest $(ARGS); done
+
+test-cpython: ## CPython's own suites with our names in their place, on each version found
+	@set -e; for version in $(VERSIONS); do \
+	    for python in python$$version "$(PYENV_ROOT)/versions/$$version".*/bin/python3; do \
+	        $$python -c 'import test.support' 2>/dev/null || continue; \
+	        $(MAKE) --no-print-directory cpython PYTHON=$$python VENV=.venv-$$version; break; \
+	    done; done
+
+cpython: $(BUILD_STAMP)
+	@$(BIN)/python tests/cpython/conformance.py $(ARGS)
 
 test-c: ## the C tests under ASan and UBSan, with each compiler found
 	@set -e; for cc in $(COMPILERS); do $(C_MAKE) check CC=$$cc SANITIZE=address,undefined; done
