@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 import uvloop
+from hypothesis import settings
 
 from fastspawn import Engine
 
@@ -19,6 +20,10 @@ pytest.register_assert_rewrite("support")
 from support import open_fds, own_children, own_threads  # noqa: E402
 
 T = TypeVar("T")
+
+# Timings are no business of tests.
+settings.register_profile("fastspawn", deadline=None)
+settings.load_profile("fastspawn")
 
 LEAK_BOUND = 3.0
 """Seconds that what is on its way out may take."""

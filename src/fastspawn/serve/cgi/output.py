@@ -1,0 +1,230 @@
+"""What a script writes: its header block, read as it comes, and how much body may follow.
+
+RFC 3875 section 6, strictly: a header block that is not one, or that would let somebody else
+write our answer, is an error (BadOutput, which becomes a 502) and not a guess.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final
+
+MAX_HEAD: Final = 65536
+"""Bytes of a header block."""
+_SHOWN: Final = 60
+"""Bytes of a bad line in the message about it."""
+
+_FIELD: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*)", re.DOTALL)
+_STATUS: Final = re.compile(rb"([2-5]\d\d)(?: ([\t -~\x80-\xff]*))?", re.DOTALL)
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: [\t -~\x80-\xff]*)?", re.DOTALL)
+_LENGTH: Final = re.compile(rb"\d{1,18}")
+_LOCAL: Final = re.compile(rb"/(?!/)[!-\"$-~]*")
+"""An absolute path with a query and without a fragment (RFC 3875 section 6.3.2). A path that
+starts with "//" would be read as another host's by every client."""
+
+# The server's to say (RFC 3875 section 6.3.4, RFC 9110 section 7.6.1).
+_HOP_BY_HOP: Final = frozenset(b"connection keep-alive proxy-connection te trailer upgrade".split())
+_CGI_FIELDS: Final = frozenset({b"content-type", b"location", b"status"})
+_ONCE: Final = _CGI_FIELDS | {b"content-length"}
+
+_REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus}
+
+
+class BadOutput(Exception):
+    """What is wrong with a script's output, in one line."""
+
+
+@dataclass
+class Head:
+    """``fields`` are what goes to the client, without Content-Length.
+
+    ``nph``: the output is a whole HTTP response, of which only the status is known here.
+    """
+
+    status: int
+    reason: bytes = b""
+    fields: list[tuple[bytes, bytes]] = field(default_factory=list)
+    length: int | None = None
+    """What the script says that its body has, in bytes."""
+    local: bytes | None = None
+    """The path and query of a local redirect, if nothing follows (section 6.2.2)."""
+    nph: bool = False
+
+    @property
+    def bodyless(self) -> bool:
+        """No body follows, whatever the script writes (RFC 9110 sections 15.3.5, 15.3.6, 15.4.5)."""
+        return self.status in (204, 205, 304)
+
+
+class HeadParser:
+    """Feed it output until it returns what comes after the header block; then ``head`` is set.
+
+    How the output is cut into pieces makes no difference. After BadOutput it is of no use.
+    """
+
+    __slots__ = ("_buffer", "_fields", "_limit", "_lines", "_seen", "_used", "head")
+
+    def __init__(self, limit: int = MAX_HEAD) -> None:
+        self.head: Head | None = None
+        self._limit = limit
+        self._buffer = bytearray()
+        self._used = 0
+        """Bytes of the header block in lines that have been read."""
+        self._seen = 0
+        """Bytes of the buffer in which there is no line's end."""
+        self._fields: list[tuple[bytes, bytes, bytes]] = []
+        """Name, name in lower case, value."""
+
+    @property
+    def pending(self) -> bytes:
+        """The line that has not ended."""
+        return bytes(self._buffer)
+
+    def feed(self, data: bytes) -> bytes | None:
+        """The beginning of the body (maybe empty), or None: there is more of the header block.
+
+        Raises BadOutput.
+        """
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        while (end := buffer.find(b"\n", max(start, self._seen))) >= 0:
+            line = bytes(buffer[start:end])
+            self._used += end + 1 - start
+            self._seen = start = end + 1
+            if self._used > self._limit:
+                raise self._too_large()
+            if line.endswith(b"\r"):
+                line = line[:-1]
+            if self._line(line):
+                rest = bytes(buffer[start:])
+                buffer.clear()
+                return self._body(line, rest)
+        del buffer[:start]
+        self._seen = len(buffer)
+        if self._used + len(buffer) > self._limit:
+            raise self._too_large()
+        return None
+
+    def _line(self, line: bytes) -> bool:
+        """Is the header block complete with this line?"""
+        if not line:
+            self.head = _head_of(self._fields)
+            return True
+        found = _FIELD.fullmatch(line)
+        if found is None:
+            raise BadOutput(f"not a header field: {_shown(line)}")
+        name, value = found.groups()
+        self._fields.append((name, name.lower(), value.rstrip(b" \t")))
+        return False
+
+    def _body(self, line: bytes, rest: bytes) -> bytes:
+        return rest
+
+    def _too_large(self) -> BadOutput:
+        return BadOutput(f"more than {self._limit} bytes of header fields")
+
+
+class NphParser(HeadParser):
+    """Of a script that writes the whole response (section 5): its status line is looked at.
+
+    What ``feed`` returns starts with it.
+    """
+
+    __slots__ = ()
+
+    def _line(self, line: bytes) -> bool:
+        found = _STATUS_LINE.fullmatch(line)
+        if found is None:
+            raise BadOutput(f"not a status line of HTTP/1: {_shown(line)}")
+        self.head = Head(int(found[1]), nph=True)
+        return True
+
+    def _body(self, line: bytes, rest: bytes) -> bytes:
+        return line + b"\r\n" + rest
+
+
+class Body:
+    """How much of a script's body its client is sent. ``head_only``: the answer is to a HEAD."""
+
+    __slots__ = ("_left", "_none", "excess")
+
+    def __init__(self, head: Head, *, head_only: bool) -> None:
+        # What follows an NPH script's status line is its own business, also for HEAD.
+        self._none = not head.nph and (head_only or head.bodyless)
+        self._left = head.length
+        self.excess = False
+        """The script wrote more than it had said."""
+
+    def take(self, data: bytes) -> bytes:
+        """The part of ``data`` to be sent: nothing where there is no body, and no more than was
+        announced."""
+        if self._none:
+            return b""
+        left = self._left
+        if left is None:
+            return data
+        if len(data) > left:
+            self.excess = True
+            data = data[:left]
+        self._left = left - len(data)
+        return data
+
+    @property
+    def missing(self) -> bool:
+        """At the end: less came than the script had said."""
+        return not self._none and bool(self._left)
+
+
+def _head_of(fields: list[tuple[bytes, bytes, bytes]]) -> Head:
+    known: dict[bytes, bytes] = {}
+    dropped: set[bytes] = set()
+    for _, lower, value in fields:
+        if lower in _ONCE:
+            if lower in known:
+                raise BadOutput(f"more than one {lower.decode()}")
+            known[lower] = value
+        elif lower == b"transfer-encoding":
+            raise BadOutput("a Transfer-Encoding: the framing is the server's")
+        elif lower == b"connection":
+            dropped.update(option.strip() for option in value.lower().split(b","))
+    if not known.keys() & _CGI_FIELDS:
+        raise BadOutput("none of Content-Type, Location and Status")
+
+    length = None
+    if (text := known.get(b"content-length")) is not None:
+        if not _LENGTH.fullmatch(text):
+            raise BadOutput(f"not a Content-Length: {_shown(text)}")
+        length = int(text)
+    location = known.get(b"location")
+    if location == b"":
+        raise BadOutput("an empty Location")
+    head = Head(302 if location is not None else 200, length=length)
+    if (text := known.get(b"status")) is not None:
+        found = _STATUS.fullmatch(text)
+        if found is None:
+            raise BadOutput(f"not a Status: {_shown(text)}")
+        head.status = int(found[1])
+        head.reason = found[2] or b""
+    elif location is not None and len(fields) == 1 and _LOCAL.fullmatch(location):
+        head.local = location
+    head.reason = head.reason.strip() or _REASONS.get(head.status, b"")
+    # A field that the script needs to be understood is not between two hops.
+    dropped = (dropped | _HOP_BY_HOP | {b"status", b"content-length"}) - {
+        b"content-type",
+        b"location",
+    }
+    head.fields = [
+        (name, value)
+        for name, lower, value in fields
+        # Section 6.3.5: meant for servers.
+        if lower not in dropped and not lower.startswith(b"x-cgi-")
+    ]
+    return head
+
+
+def _shown(line: bytes) -> str:
+    text = repr(line[:_SHOWN])[1:]
+    return f"{text}..." if len(line) > _SHOWN else text

@@ -1,0 +1,350 @@
+"""What a script may write, by the paragraphs of RFC 3875 section 6, and fuzzed."""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from fastspawn.serve.cgi.output import BadOutput, Body, Head, HeadParser, NphParser
+
+
+def parse(data: bytes, **options: Any) -> tuple[Head, bytes]:
+    parser = HeadParser(**options)
+    rest = parser.feed(data)
+    assert rest is not None, "incomplete"
+    assert parser.head is not None
+    return parser.head, rest
+
+
+def status_of(data: bytes) -> int:
+    return parse(data)[0].status
+
+
+def test_6_2_1_document() -> None:
+    head, rest = parse(b"Content-Type: text/plain\n\nbody\n\nmore")
+    assert (head.status, head.reason) == (200, b"OK")
+    assert head.fields == [(b"Content-Type", b"text/plain")]
+    assert (head.length, head.local, head.nph) == (None, None, False)
+    assert rest == b"body\n\nmore"
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_line_ends(end: bytes) -> None:
+    lines = [b"Content-Type: a/b", b"X-One:1", b"", b"\nbody\r\n"]
+    head, rest = parse(end.join(lines))
+    assert head.fields == [(b"Content-Type", b"a/b"), (b"X-One", b"1")]
+    assert rest == b"\nbody\r\n"
+
+
+def test_line_ends_may_be_mixed() -> None:
+    assert parse(b"Status: 404 Gone fishing\r\nContent-Type: a/b\n\r\nx")[1] == b"x"
+
+
+def test_6_2_2_local_redirect() -> None:
+    head, rest = parse(b"Location: /other?a=b\n\n")
+    assert (head.local, rest) == (b"/other?a=b", b"")
+    # As a client redirect, should there be a body.
+    assert (head.status, head.reason) == (302, b"Found")
+    assert head.fields == [(b"Location", b"/other?a=b")]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"Location: http://example.org/",
+        b"Location: https://example.org/a#b",
+        b"Location: mailto:a@example.org",
+        b"Location: //example.org/",  # another host's, to every client
+        b"Location: /a#b",
+        b"Location: a",
+        b"Location: ?a",
+        b"Location: /a b",
+        b"Location: /a\nSet-Cookie: a=b",
+        b"Location: /a\nContent-Type: text/html",
+    ],
+)
+def test_6_2_3_client_redirect(block: bytes) -> None:
+    head, _ = parse(block + b"\n\n")
+    assert (head.status, head.local) == (302, None)
+    assert head.fields[0][0] == b"Location"
+
+
+def test_6_2_4_client_redirect_with_document() -> None:
+    head, rest = parse(b"Status: 303 See Other\nLocation: /a\nContent-Type: a/b\n\nx")
+    assert (head.status, head.local, rest) == (303, None, b"x")
+    assert parse(b"Location: /a\nStatus: 201 Created\n\n")[0].status == 201
+    assert parse(b"Location: /a\nStatus: 200 OK\n\n")[0].local is None
+
+
+@pytest.mark.parametrize("name", [b"Content-Type", b"Location", b"Status", b"Content-Length"])
+def test_6_3_fields_that_come_once(name: bytes) -> None:
+    line = name + b": 200\n"
+    with pytest.raises(BadOutput, match="more than one"):
+        parse(b"Content-Type: a/b\n" * (name == b"Content-Length") + line + line.upper() + b"\n")
+
+
+def test_6_3_at_least_one_cgi_field() -> None:
+    for block in (b"\n", b"\r\n", b"X-Other: x\n\n", b"Content-Length: 1\n\nx"):
+        with pytest.raises(BadOutput, match="none of"):
+            parse(block)
+
+
+def test_6_3_3_status() -> None:
+    head, _ = parse(b"Status: 404 Not here\n\n")
+    assert (head.status, head.reason, head.fields) == (404, b"Not here", [])
+    head, _ = parse(b"status:404\n\n")
+    assert (head.status, head.reason) == (404, b"Not Found")
+    head, _ = parse(b"Status: 299\n\n")
+    assert (head.status, head.reason) == (299, b"")
+
+
+@pytest.mark.parametrize(
+    "value", [*"99 100 101 199 600 999 1000 20 x200 200x OK -200 2OO".split(), "", "200\tOK"]
+)
+def test_6_3_3_status_refused(value: str) -> None:
+    with pytest.raises(BadOutput, match="not a Status"):
+        parse(f"Status: {value}\n\n".encode())
+
+
+def test_6_3_4_fields_are_passed_on_in_order() -> None:
+    head, _ = parse(
+        b"Set-Cookie: a=1\nContent-Type: a/b\nContent-Encoding: gzip\nset-cookie:  b=2 \t\n"
+        b"X-Empty:\nX-Obs: \xe4\n\n"
+    )
+    assert head.fields == [
+        (b"Set-Cookie", b"a=1"),
+        (b"Content-Type", b"a/b"),
+        (b"Content-Encoding", b"gzip"),
+        (b"set-cookie", b"b=2"),
+        (b"X-Empty", b""),
+        (b"X-Obs", b"\xe4"),
+    ]
+
+
+def test_6_3_4_fields_between_two_hops_are_dropped() -> None:
+    head, _ = parse(
+        b"Content-Type: a/b\nConnection: x-hop, Content-Type\nX-Hop: 1\nKeep-Alive: 1\n"
+        b"Proxy-Connection: 1\nTE: 1\nTrailer: 1\nUpgrade: h2c\nX-Stays: 1\n\n"
+    )
+    assert head.fields == [(b"Content-Type", b"a/b"), (b"X-Stays", b"1")]
+
+
+def test_6_3_4_transfer_encoding_is_refused() -> None:
+    with pytest.raises(BadOutput, match="Transfer-Encoding"):
+        parse(b"Content-Type: a/b\ntransfer-encoding: chunked\n\n0\r\n\r\n")
+
+
+def test_6_3_5_extensions_for_servers_are_dropped() -> None:
+    assert parse(b"Status: 200\nX-CGI-Thing: 1\n\n")[0].fields == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"no colon",
+        b": no name",
+        b"a b: x",
+        b"a : x",
+        b" a: x",  # RFC 3875 section 6.3: no continuation lines
+        b"\ta: x",
+        b"a\0: x",
+        b"a\xe4: x",
+        b"a: x\0",
+        b"a: x\ry: z",
+        b"a: x\r",
+        b"a: \x1b[0m",
+        b"a: \x7f",
+        b"<html>",
+        b"HTTP/1.1 200 OK",
+    ],
+)
+def test_not_a_field(line: bytes) -> None:
+    parser = HeadParser()
+    with pytest.raises(BadOutput, match="not a header field"):
+        parser.feed(b"Content-Type: a/b\n" + line + b"\r\n\n")
+
+
+@pytest.mark.parametrize("value", [b"", b"-1", b"+1", b"1 1", b"1, 1", b"0x1", b"1.0", b"9" * 19])
+def test_content_length_refused(value: bytes) -> None:
+    with pytest.raises(BadOutput, match="not a Content-Length"):
+        parse(b"Content-Type: a/b\nContent-Length: " + value + b"\n\n")
+
+
+def test_content_length() -> None:
+    head, _ = parse(b"Content-Type: a/b\ncontent-length: 007\n\n")
+    assert head.length == 7
+    assert head.fields == [(b"Content-Type", b"a/b")]
+
+
+def test_empty_location() -> None:
+    with pytest.raises(BadOutput, match="empty Location"):
+        parse(b"Location:\n\n")
+
+
+def test_block_limit() -> None:
+    block = b"Content-Type: a/b\n\n"
+    assert parse(block + b"x" * 100, limit=len(block))[1] == b"x" * 100
+    for data in (block, block[:-1] + b"x", b"x" * 20):
+        with pytest.raises(BadOutput, match="more than"):
+            HeadParser(limit=len(block) - 1).feed(data)
+
+
+def test_incomplete() -> None:
+    parser = HeadParser()
+    assert parser.feed(b"") is None
+    assert parser.feed(b"Content-Type: a/b\nX") is None
+    assert parser.head is None
+    assert parser.pending == b"X"
+
+
+# ---- NPH: section 5 -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", [b"HTTP/1.0 200 OK\n", b"HTTP/1.1 404\r\n", b"HTTP/1.1 100 \n"])
+def test_nph(line: bytes) -> None:
+    parser = NphParser()
+    assert parser.feed(line[:5]) is None
+    rest = parser.feed(line[5:] + b"Any: thing\n\nbody")
+    assert rest == line.rstrip(b"\r\n") + b"\r\nAny: thing\n\nbody"
+    assert parser.head is not None
+    assert (parser.head.status, parser.head.nph) == (int(line[9:12]), True)
+    assert Body(parser.head, head_only=True).take(b"abc") == b"abc"
+
+
+@pytest.mark.parametrize(
+    "line", [b"", b"Content-Type: a/b", b"HTTP/2 200 OK", b"HTTP/1.1 600 X", b"HTTP/1.1 200 O\0K"]
+)
+def test_nph_refused(line: bytes) -> None:
+    with pytest.raises(BadOutput, match="not a status line"):
+        NphParser().feed(line + b"\n")
+
+
+# ---- the body -----------------------------------------------------------------------------------
+
+
+def test_body_without_length() -> None:
+    body = Body(Head(200), head_only=False)
+    assert body.take(b"abc") + body.take(b"") == b"abc"
+    assert not body.missing
+    assert not body.excess
+
+
+def test_body_too_long_is_cut_off() -> None:
+    body = Body(Head(200, length=4), head_only=False)
+    assert body.take(b"abc") == b"abc"
+    assert body.missing
+    assert body.take(b"def") == b"d"
+    assert body.excess
+    assert not body.missing
+    assert body.take(b"g") == b""
+
+
+def test_body_too_short_is_noticed() -> None:
+    body = Body(Head(200, length=4), head_only=False)
+    body.take(b"abc")
+    assert body.missing
+    assert not body.excess
+
+
+@pytest.mark.parametrize("status", [204, 205, 304])
+def test_status_without_body(status: int) -> None:
+    body = Body(Head(status, length=4), head_only=False)
+    assert body.take(b"abc") == b""
+    assert not body.missing
+
+
+def test_head_request_has_no_body() -> None:
+    body = Body(Head(200, length=4), head_only=True)
+    assert body.take(b"abc") == b""
+    assert not body.missing
+
+
+# ---- anything -----------------------------------------------------------------------------------
+
+FRAGMENTS = st.sampled_from(
+    [
+        b"Content-Type: a/b",
+        b"Status: 200 OK",
+        b"Status: 404",
+        b"Location: /a",
+        b"Location: http://a/",
+        b"Content-Length: 5",
+        b"Transfer-Encoding: chunked",
+        b"Connection: x",
+        b"Set-Cookie: a=b",
+        b"X: y",
+        b"HTTP/1.1 200 OK",
+        b"\n",
+        b"\r\n",
+        b"\n\n",
+        b"\r",
+        b"\0",
+        b" ",
+        b":",
+    ]
+)
+OUTPUTS = st.lists(FRAGMENTS | st.binary(max_size=8), max_size=14).map(b"".join)
+
+
+def outcome(pieces: list[bytes], parser: HeadParser) -> object:
+    body = None
+    try:
+        for piece in pieces:
+            if body is None:
+                body = parser.feed(piece)
+            else:
+                body += piece
+    except BadOutput as bad:
+        return str(bad)
+    return parser.head, body, None if body is not None else parser.pending
+
+
+@given(OUTPUTS, st.lists(st.integers(0, 150), max_size=6), st.integers(1, 90), st.booleans())
+@example(b"Content-Type: a/b\r\n\r\nx", list(range(22)), 90, False)
+@example(b"bad line\n" + b"x" * 30, [9], 20, False)
+def test_pieces_make_no_difference(data: bytes, cuts: list[int], limit: int, nph: bool) -> None:
+    kind = NphParser if nph else HeadParser
+    cuts = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    pieces = [data[a:b] for a, b in pairwise(cuts)]
+    whole = outcome([data], kind(limit))
+    assert outcome(pieces, kind(limit)) == whole
+    assert outcome([data[i : i + 1] for i in range(len(data))], kind(limit)) == whole
+
+
+@given(OUTPUTS)
+def test_whatever_is_passed_on_is_one_response(data: bytes) -> None:
+    parser = HeadParser()
+    why = ""
+    body = None
+    try:
+        body = parser.feed(data)
+    except BadOutput as bad:
+        why = str(bad)
+    assert why.isprintable()
+    if body is None:
+        assert parser.head is None
+        return
+    assert data.endswith(body)
+    head = parser.head
+    assert head is not None
+    assert 200 <= head.status <= 599
+    assert re.fullmatch(rb"[\t -~\x80-\xff]*", head.reason)
+    for name, value in head.fields:
+        assert re.fullmatch(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name)
+        assert re.fullmatch(rb"[\t -~\x80-\xff]*", value)
+        assert name.lower() not in (b"transfer-encoding", b"content-length", b"connection")
+
+
+@given(st.lists(st.binary(max_size=9), max_size=9), st.integers(0, 40) | st.none())
+def test_body_is_as_long_as_announced_or_missing(pieces: list[bytes], length: int | None) -> None:
+    body = Body(Head(200, length=length), head_only=False)
+    sent = b"".join(map(body.take, pieces))
+    whole = b"".join(pieces)
+    assert sent == whole[:length]
+    assert body.missing == (length is not None and len(whole) < length)
+    assert body.excess == (length is not None and len(whole) > length)

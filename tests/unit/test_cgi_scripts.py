@@ -1,0 +1,160 @@
+"""From a path to a script, and to nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastspawn.serve.cgi.request import Refused, parse_target
+from fastspawn.serve.cgi.scripts import ScriptDirectory
+
+
+def make(path: Path, mode: int = 0o755) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n")
+    path.chmod(mode)
+    return path
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A directory as http.server --cgi served it, and things that are not to be run."""
+    make(tmp_path / "secret")
+    root = tmp_path / "site"
+    make(root / "index.cgi")
+    scripts = root / "cgi-bin"
+    make(scripts / "show")
+    make(scripts / "sub" / "deep")
+    make(scripts / "data.txt", 0o644)
+    make(scripts / ".hidden")
+    make(scripts / ".git" / "hook")
+    os.mkfifo(scripts / "pipe", 0o755)
+    (scripts / "within").symlink_to("show")
+    (scripts / "dir").symlink_to("sub")
+    (scripts / "out").symlink_to(tmp_path / "secret")
+    (scripts / "up").symlink_to("..")
+    (scripts / "root").symlink_to("/")
+    (scripts / "self").symlink_to("self")
+    (scripts / "nowhere").symlink_to("nothing")
+    make(root / "htbin" / "old")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "info"),
+    [
+        (b"/cgi-bin/show", b"/cgi-bin/show", b""),
+        (b"/cgi-bin/show/", b"/cgi-bin/show", b"/"),
+        (b"/cgi-bin/show/a/b", b"/cgi-bin/show", b"/a/b"),
+        (b"/cgi-bin/show//a", b"/cgi-bin/show", b"//a"),
+        (b"/cgi-bin/sub/deep/x", b"/cgi-bin/sub/deep", b"/x"),
+        (b"/cgi-bin/within", b"/cgi-bin/within", b""),
+        (b"/cgi-bin/dir/deep", b"/cgi-bin/dir/deep", b""),
+        (b"/htbin/old", b"/htbin/old", b""),
+    ],
+)
+def test_found(site: Path, path: bytes, name: bytes, info: bytes) -> None:
+    script = ScriptDirectory(str(site)).find(path)
+    assert (script.name, script.path_info) == (name, info)
+    assert script.file == os.fsencode(site) + name
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (b"/", 404),
+        (b"/index.cgi", 404),
+        (b"/cgi-bin", 404),
+        (b"/cgi-bin/", 403),
+        (b"/cgi-bin/sub", 403),
+        (b"/cgi-bin/sub/", 403),
+        (b"//cgi-bin/show", 404),
+        (b"/cgi-bin//show", 404),
+        (b"/cgi-bin/missing", 404),
+        (b"/cgi-bin/missing/show", 404),
+        (b"/cgi-bin/data.txt", 403),
+        (b"/cgi-bin/data.txt/x", 403),
+        (b"/cgi-bin/.hidden", 404),
+        (b"/cgi-bin/.git/hook", 404),
+        (b"/cgi-bin/../index.cgi", 404),
+        (b"/cgi-bin/sub/../show", 404),
+        (b"/cgi-bin/pipe", 403),
+        (b"/cgi-bin/out", 403),
+        (b"/cgi-bin/up/index.cgi", 403),
+        (b"/cgi-bin/root/bin/sh", 403),
+        (b"/cgi-bin/self", 404),
+        (b"/cgi-bin/nowhere", 404),
+        (b"/cgi-bin/" + b"x" * 300, 404),
+        (b"/cgi-bin/sh\0ow", 404),
+    ],
+)
+def test_refused(site: Path, path: bytes, status: int) -> None:
+    with pytest.raises(Refused) as refused:
+        ScriptDirectory(str(site)).find(path)
+    assert refused.value.status == status
+
+
+def test_directory_of_scripts(tmp_path: Path) -> None:
+    make(tmp_path / "show")
+    directory = ScriptDirectory(str(tmp_path))
+    assert directory.find(b"/cgi-bin/show").file == os.fsencode(tmp_path / "show")
+    with pytest.raises(Refused):
+        directory.find(b"/show")
+
+
+def test_root_of_the_file_system_is_a_directory_too() -> None:
+    with pytest.raises(Refused) as refused:
+        ScriptDirectory("/").find(b"/cgi-bin/no such script")
+    assert refused.value.status == 404
+
+
+def test_directory_through_a_link(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(site)
+    directory = ScriptDirectory(str(tmp_path / "link"))
+    assert directory.find(b"/cgi-bin/show").file == os.fsencode(site / "cgi-bin" / "show")
+    assert directory.root == os.fsencode(site)
+
+
+def test_script_directory_that_is_a_link_out(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "cgi-bin").symlink_to("/bin")
+    with pytest.raises(ValueError, match="cgi-bin is a link"):
+        ScriptDirectory(str(tmp_path / "site"))
+
+
+def test_directory_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        ScriptDirectory(str(tmp_path / "missing"))
+    with pytest.raises(NotADirectoryError):
+        ScriptDirectory(str(make(tmp_path / "file")))
+
+
+SEGMENTS = st.sampled_from(
+    [
+        *"cgi-bin htbin show sub deep out up root dir within .. . .hidden".split(),
+        *"%2e%2e %2f index.cgi ... %00 bin sh secret".split(),
+        "",
+    ]
+)
+
+
+def test_nothing_outside_is_ever_found(site: Path) -> None:
+    directory = ScriptDirectory(str(site))
+    allowed = {os.fsencode(site / path) for path in (
+        "cgi-bin/show", "cgi-bin/within", "cgi-bin/sub/deep", "cgi-bin/dir/deep", "htbin/old"
+    )}  # fmt: skip
+
+    @given(st.lists(SEGMENTS, max_size=6))
+    def check(segments: list[str]) -> None:
+        target = "/" + "/".join(segments)
+        try:
+            script = directory.find(parse_target(target.encode()).path)
+        except Refused:
+            return
+        assert script.file in allowed
+
+    check()
