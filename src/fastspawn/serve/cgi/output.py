@@ -54,7 +54,7 @@ class Head:
 
     @property
     def bodyless(self) -> bool:
-        """No body follows, whatever the script writes (RFC 9110 sections 15.3.5, 15.3.6, 15.4.5)."""
+        """No body follows, whatever is written (RFC 9110 sections 15.3.5, 15.3.6 and 15.4.5)."""
         return self.status in (204, 205, 304)
 
 
