@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fastspawn.serve import cli, units
-from fastspawn.serve.config import Config
+from fastspawn.serve.config import Config, RouteConfig
 
 
 def run(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -141,42 +141,50 @@ def test_help_and_version() -> None:
     assert result.stderr == ""
     for option in ("--port", "--exec-timeout", "--no-access-log"):
         assert option in result.stdout
-    assert "--worker-fds" not in result.stdout
+    assert "--worker " not in result.stdout
     result = run("--version")
     assert result.returncode == 0
     assert re.fullmatch(r"fastspawn \d+\.\d+\S*\n", result.stdout)
 
 
+def only(*argv: str) -> RouteConfig:
+    (route,) = cli.parse(argv).routes
+    return route
+
+
 def test_defaults() -> None:
     config = cli.parse([])
     assert config == Config(loop=config.loop)
-    assert config.command == ("echo", "hi")
-    assert (config.host, config.port, config.strategy) == ("127.0.0.1", 8001, "direct")
+    assert (config.host, config.port) == ("127.0.0.1", 8001)
+    assert config.routes == (RouteConfig(),)
+    assert (only().command, only().strategy) == (("echo", "hi"), "direct")
     cli.check(config)
 
 
 def test_command_begins_at_the_first_word_that_is_no_option() -> None:
-    config = cli.parse(["--port", "9", "--no-access-log", "ls", "-l", "--port", "7", "--"])
-    assert config.command == ("ls", "-l", "--port", "7", "--")
+    words = ["--port", "9", "--no-access-log", "ls", "-l", "--port", "7", "--"]
+    config = cli.parse(words)
+    assert only(*words).command == ("ls", "-l", "--port", "7", "--")
     assert (config.port, config.access_log) == (9, False)
-    assert cli.parse(["--", "--odd", "x"]).command == ("--odd", "x")
-    assert cli.parse(["--port=9", "--", "ls"]).command == ("ls",)
-    assert cli.parse(["-"]).command == ("-",)
+    assert only("--", "--odd", "x").command == ("--odd", "x")
+    assert only("--port=9", "--", "ls").command == ("ls",)
+    assert only("-").command == ("-",)
 
 
 def test_values() -> None:
-    config = cli.parse(
+    words = (
         "--exec-timeout 500ms --queue-timeout none --kill-grace 0 --max-body 64k --max-output 1M "
-        "--keep-alive-timeout 2m --graceful-timeout 0 --max-inflight 7 --queue 0".split()
-    )
-    assert config.exec_timeout == 0.5
-    assert config.queue_timeout is None
-    assert config.kill_grace == 0
-    assert config.max_body == 65536
-    assert config.max_output == 1 << 20
+        "--keep-alive-timeout 2m --graceful-timeout 0 --max-inflight 7 --queue 0"
+    ).split()
+    route, config = only(*words), cli.parse(words)
+    assert route.exec_timeout == 0.5
+    assert route.queue_timeout is None
+    assert route.kill_grace == 0
+    assert route.max_body == 65536
+    assert route.max_output == 1 << 20
     assert config.keep_alive_timeout == 120
     assert config.graceful_timeout == 0
-    assert (config.max_inflight, config.queue) == (7, 0)
+    assert (route.max_inflight, route.queue) == (7, 0)
 
 
 @pytest.mark.parametrize(

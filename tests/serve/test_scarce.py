@@ -39,6 +39,12 @@ class FakeStrategy:
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
+    async def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
     def spawn(self, sink: Any, input: Any) -> FakeJob:
         job = FakeJob(self.error)
         asyncio.get_running_loop().call_soon(sink.on_exit, job)
@@ -55,7 +61,8 @@ async def until(condition: Callable[[], bool]) -> None:
 async def answer(strategy: Any, config: Config) -> tuple[int, str]:
     """Status, and the whole answer."""
     loop = asyncio.get_running_loop()
-    service = Service(config, strategy, loop)
+    service = Service(config, lambda _: strategy, loop)
+    await service.load()
     ours, theirs = socket.socketpair()
     transport, _ = await loop.connect_accepted_socket(lambda: Connection(service), theirs)
     reader, writer = await asyncio.open_connection(sock=ours)
@@ -65,8 +72,8 @@ async def answer(strategy: Any, config: Config) -> tuple[int, str]:
     await writer.wait_closed()
     transport.close()
     await until(lambda: not service.connections)
-    assert service.admission.running == 0
-    service.close()
+    assert service.running == 0
+    await service.close()
     return int(text.split(" ")[1]), text
 
 

@@ -5,32 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from .paths import ANY_PATH
+
 LoopName = Literal["uvloop", "asyncio"]
+ModeName = Literal["raw"]
 StrategyName = Literal["direct", "subprocess"]
 StderrName = Literal["inherit", "discard", "merge"]
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
-    """Durations are seconds, sizes are bytes; ``None`` means "no limit" wherever it is allowed.
+class RouteConfig:
+    """One route. Durations are seconds, sizes are bytes; ``None`` means "no limit" wherever it is
+    allowed.
 
     The defaults here are the command line's defaults.
     """
 
+    path: str = ANY_PATH
+    """A template: see ``paths.py``."""
+    methods: tuple[str, ...] | None = None
+    """None: any."""
+
     command: tuple[str, ...] = ("echo", "hi")
+    """With ``shell`` a single word, for ``sh -c``."""
+    shell: bool = False
     cwd: str | None = None
+    clear_env: bool = False
+    pass_env: tuple[str, ...] = ()
+    set_env: tuple[tuple[str, str], ...] = ()
 
-    host: str = "127.0.0.1"
-    port: int = 8001
-    uds: str | None = None
-    fd: int | None = None
-    backlog: int = 2048
-    workers: int = 1
-    loop: LoopName = "asyncio"
-
-    mode: Literal["raw"] = "raw"
+    mode: ModeName = "raw"
     strategy: StrategyName = "direct"
-    spawners: int | None = None
     stderr: StderrName = "inherit"
     content_type: str = "text/plain; charset=utf-8"
 
@@ -46,7 +51,30 @@ class Config:
     max_output: int | None = None
     max_body: int | None = None
 
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The server and its routes."""
+
+    routes: tuple[RouteConfig, ...] = (RouteConfig(),)
+    config: str | None = None
+    """The file that some of this comes from."""
+
+    host: str = "127.0.0.1"
+    port: int = 8001
+    uds: str | None = None
+    fd: int | None = None
+    backlog: int = 2048
+    workers: int = 1
+    loop: LoopName = "asyncio"
+    spawners: int | None = None
+
     keep_alive_timeout: float = 5.0
     header_timeout: float = 10.0
     graceful_timeout: float | None = 30.0
     access_log: bool = True
+
+    @property
+    def kill_grace(self) -> float:
+        """The longest of all routes."""
+        return max(route.kill_grace for route in self.routes)

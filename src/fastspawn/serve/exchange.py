@@ -33,14 +33,14 @@ from .strategy import STREAM
 
 if TYPE_CHECKING:
     from .protocol import Connection
-    from .service import Service
+    from .route import Match, Route
     from .strategy import Job
 
 # What passes when others have ended: worth another try.
 _SCARCE: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
 
-_RETRY_AFTER: Final = 1
-"""Seconds."""
+_RETRY_AFTER: Final = b"\r\nRetry-After: 1"
+"""Seconds (RFC 9110 section 10.2.3)."""
 
 _GONE: Final = 499
 """In the log only: the client closed the connection before its answer was complete."""
@@ -67,12 +67,13 @@ class Exchange:
         "http10",
         "job",
         "keep",
+        "match",
         "method",
         "peer",
         "received",
         "refusal",
+        "route",
         "sent",
-        "service",
         "status",
         "target",
     )
@@ -80,23 +81,25 @@ class Exchange:
     def __init__(
         self,
         connection: Connection,
-        service: Service,
+        route: Route,
         method: bytes,
         target: bytes,
         http10: bool,
         keep: bool,
     ) -> None:
+        self.match: Match
+        """What the route knows of this request: not set where there is but one route for all."""
         self.connection: Connection | None = connection
         self.peer = connection.peer
-        self.service = service
+        self.route = route
         self.method = method
         self.target = target
         self.http10 = http10
         self.keep = keep
         self.head_only = method == b"HEAD"
 
-        self.refusal: tuple[int, bytes] | None = None
-        """What the request's head has earned it, for when its turn comes."""
+        self.refusal: tuple[int, bytes] | tuple[int, bytes, bytes] | None = None
+        """What the request's head has earned it, for when its turn comes: see ``refuse``."""
         self.begun = False
         self.complete = False
         """The request has been received to its end."""
@@ -123,7 +126,7 @@ class Exchange:
         if self.refusal is not None:
             self.refuse(*self.refusal)
         else:
-            self.service.admission.enter(self)
+            self.route.admission.enter(self)
 
     def feed(self, data: bytes) -> None:
         """More of the request's body."""
@@ -131,7 +134,7 @@ class Exchange:
         connection = self.connection
         if connection is None or self.refusal is not None:
             return
-        if self.received > self.service.max_body:
+        if self.received > self.route.max_body:
             self.spoil(413, b"request body too large\n")
         elif self.job is not None:
             if not self.job.write(data):
@@ -157,8 +160,11 @@ class Exchange:
             self.refusal = status, text
             self.body = None
 
-    def refuse(self, status: int, text: bytes, retry_after: int | None = None) -> None:
-        """Answer with an error and cancel the process, if there is one."""
+    def refuse(self, status: int, text: bytes, fields: bytes = b"") -> None:
+        """Answer with an error and cancel the process, if there is one.
+
+        ``fields``: more header fields, each after a CRLF.
+        """
         connection = self.connection
         if connection is None:
             return
@@ -166,7 +172,7 @@ class Exchange:
             self.keep = False
             self._cut(connection)
         else:
-            self._send_error(connection, status, text, retry_after)
+            self._send_error(connection, status, text, fields)
         self._detach()
         connection.done(self)
 
@@ -179,15 +185,15 @@ class Exchange:
     def _detach(self) -> None:
         self.connection = None
         self.body = None
-        if self.held and self.service.delay is not None:
+        if self.held and self.route.delay is not None:
             self.held = b""
-            self.service.delay.discard(self)
+            self.route.delay.discard(self)
         if self.job is not None:
             # Nobody reads any more, so nothing is to wait for a reader.
             self.job.resume_reading()
             self.job.cancel()
         elif self.begun:
-            self.service.admission.withdraw(self)
+            self.route.admission.withdraw(self)
             self._log(None)
 
     # ---- called by the admission
@@ -197,11 +203,11 @@ class Exchange:
         assert connection is not None
         body, self.body = self.body, None
         if body is None:
-            self.job = self.service.spawn(self, None)
+            self.job = self.route.spawn(self, None)
         elif self.complete:
-            self.job = self.service.spawn(self, b"".join(body))
+            self.job = self.route.spawn(self, b"".join(body))
         else:
-            job = self.job = self.service.spawn(self, STREAM)
+            job = self.job = self.route.spawn(self, STREAM)
             if self.expect and not body:
                 connection.send(CONTINUE)
             ready = True
@@ -223,7 +229,7 @@ class Exchange:
         connection = self.connection
         if connection is None or not data:
             return  # an empty chunk would be the last one
-        delay = self.service.delay
+        delay = self.route.delay
         if not self.head_sent and delay is not None:
             if not self.held:
                 delay.add(self)
@@ -252,12 +258,12 @@ class Exchange:
             self._start_stream(connection, data)
 
     def on_exit(self, job: Any) -> None:
-        self.service.admission.leave()
+        self.route.admission.leave()
         connection = self.connection
         self.job = None
         if connection is not None:
-            if self.held and self.service.delay is not None:
-                self.service.delay.discard(self)
+            if self.held and self.route.delay is not None:
+                self.route.delay.discard(self)
             if job.returncode != 0 or job.timed_out or job.truncated:
                 self._fail(connection, job)
             elif self.head_sent:
@@ -265,10 +271,10 @@ class Exchange:
             else:
                 self._answer(connection, self.held + job.output if self.held else job.output)
             self.connection = None
-            if self.service.log is not None:
+            if self.route.log is not None:
                 self._log(job)
             connection.done(self)
-        elif self.service.log is not None:
+        elif self.route.log is not None:
             self._log(job)
 
     # ---- sending
@@ -283,13 +289,13 @@ class Exchange:
     def _answer(self, connection: Connection, output: bytes) -> None:
         self.status = 200
         self.sent = length = len(output)
-        head = b"%b%d%b" % (self.service.heads.sized, length, self._end(connection))
+        head = b"%b%d%b" % (self.route.heads.sized, length, self._end(connection))
         connection.send(head if self.head_only else head + output)
 
     def _start_stream(self, connection: Connection, data: bytes) -> None:
         self.status = 200
         self.head_sent = True
-        heads = self.service.heads
+        heads = self.route.heads
         if self.http10:
             self.keep = False
             head = heads.streamed(chunked=False, end=CLOSE)
@@ -351,18 +357,18 @@ class Exchange:
             self._send_error(connection, 500, b"the command's exit status was lost\n")
 
     def _send_error(
-        self, connection: Connection, status: int, text: bytes, retry_after: int | None = None
+        self, connection: Connection, status: int, text: bytes, fields: bytes = b""
     ) -> None:
         text = b"%d %b: %b" % (status, reason(status), text)
         self.status = status
         self.sent = len(text)
         connection.send(
-            self.service.heads.refused(
+            self.route.heads.refused(
                 status,
                 text,
                 end=self._end(connection),
                 body=not self.head_only,
-                retry_after=retry_after,
+                fields=fields,
             )
         )
 
@@ -374,7 +380,7 @@ class Exchange:
             connection.cut(reset=self.http10)
 
     def _log(self, job: Job | None) -> None:
-        log = self.service.log
+        log = self.route.log
         if log is not None:
             log.write(
                 self.peer,

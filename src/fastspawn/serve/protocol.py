@@ -70,6 +70,7 @@ class Connection(asyncio.Protocol):
         "_current",
         "_deaf",
         "_fd",
+        "_fields",
         "_held",
         "_hosts",
         "_limit",
@@ -79,6 +80,7 @@ class Connection(asyncio.Protocol):
         "_probed",
         "_progress",
         "_quiet",
+        "_routing",
         "_rush",
         "_service",
         "_shut",
@@ -95,6 +97,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._routing = service.routing
         self.peer = b"-"
         self.ending = False
         self._fd = -1
@@ -107,6 +110,8 @@ class Connection(asyncio.Protocol):
         self._target = b""
         self._hosts = 0
         self._special: list[tuple[bytes, bytes]] = []
+        self._fields: list[tuple[bytes, bytes]] | None = None
+        """All of them, where a route wants them."""
         self._upgrade = b""
         """The field that frames the body of a request that offers an upgrade."""
         self._progress = False
@@ -114,6 +119,8 @@ class Connection(asyncio.Protocol):
         """Bytes received since the last head or bit of a body was complete."""
         self._deaf = False
         """Nothing more is to be parsed."""
+        if self._routing.wants_fields:
+            self._fields = []
 
         # The one being answered, and those behind it.
         self._current: Exchange | None = None
@@ -216,6 +223,8 @@ class Connection(asyncio.Protocol):
             self._hosts += 1
         elif name in _SPECIAL:
             self._special.append((name, value))
+        if self._fields is not None:
+            self._fields.append((name, value))
 
     def on_headers_complete(self) -> None:
         if self._deaf:
@@ -225,23 +234,31 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         assert parser is not None
         version = parser.get_http_version()
-        exchange = self._parsing = Exchange(
-            self,
-            self._service,
-            parser.get_method(),
-            self._target,
-            version != "1.1",
-            parser.should_keep_alive(),
-        )
+        route = self._routing.sole
+        if route is None:
+            exchange = self._make_exchange(parser, version != "1.1")
+        else:
+            exchange = Exchange(
+                self,
+                route,
+                parser.get_method(),
+                self._target,
+                version != "1.1",
+                parser.should_keep_alive(),
+            )
+        self._parsing = exchange
         self._target = b""
         self._progress = True
         hosts, self._hosts = self._hosts, 0
         special = self._special
         if version != "1.1" or hosts != 1 or special or exchange.method in _NOT_HTTP:
             self._special = []
-            exchange.refusal = self._check_head(exchange, version, hosts, special)
+            refusal = self._check_head(exchange, version, hosts, special)
+            if refusal is not None:
+                exchange.refusal = refusal
+                exchange.keep = False
         self._enqueue(exchange)
-        if exchange.refusal is not None:
+        if exchange.refusal is not None and (not exchange.keep or exchange.body is not None):
             exchange.keep = False
             self._deaf = True
             raise _Stop
@@ -416,6 +433,23 @@ class Connection(asyncio.Protocol):
         if not self._paused:
             self.transport.resume_reading()
 
+    def _make_exchange(self, parser: HttpRequestParser, http10: bool) -> Exchange:
+        """The exchange of the route that is asked for, or one that will be refused."""
+        method = parser.get_method()
+        keep = parser.should_keep_alive()
+        fields = self._fields
+        if fields is not None:
+            self._fields = []
+        found = self._routing.find(method, self._target, fields)
+        if isinstance(found[0], int):
+            exchange = Exchange(self, self._routing.nowhere, method, self._target, http10, keep)
+            exchange.refusal = found
+        else:
+            route, match = found
+            exchange = route.exchange(self, route, method, self._target, http10, keep)
+            exchange.match = match
+        return exchange
+
     def _check_head(
         self,
         exchange: Exchange,
@@ -433,7 +467,7 @@ class Connection(asyncio.Protocol):
         for name, value in special:
             if name == b"content-length":
                 length = int(value)
-                if length > self._service.max_body:
+                if length > exchange.route.max_body:
                     return 413, b"request body too large\n"
                 if length:
                     exchange.body = []
@@ -456,7 +490,8 @@ class Connection(asyncio.Protocol):
         if exchange is not None:
             exchange.spoil(status, text)
             return
-        exchange = Exchange(self, self._service, b"-", self._target or b"-", False, False)
+        nowhere = self._routing.nowhere
+        exchange = Exchange(self, nowhere, b"-", self._target or b"-", False, False)
         exchange.refusal = status, text
         self._enqueue(exchange)
         if exchange is self._current:

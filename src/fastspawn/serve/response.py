@@ -28,7 +28,7 @@ _REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTT
 
 
 class Heads:
-    """The heads of one server's answers. ``refresh`` must be called every second."""
+    """The heads of answers of one type. ``refresh`` must be called every second."""
 
     __slots__ = ("_chunked", "_plain", "_start", "_type", "sized")
 
@@ -51,20 +51,19 @@ class Heads:
         return (self._chunked if chunked else self._plain) + end
 
     def refused(
-        self, status: int, text: bytes, *, end: bytes, body: bool, retry_after: int | None = None
+        self, status: int, text: bytes, *, end: bytes, body: bool, fields: bytes = b""
     ) -> bytes:
         """A whole answer with an error ``status``; ``body`` is false for HEAD.
 
-        ``retry_after``: seconds (RFC 9110 section 10.2.3).
+        ``fields``: more header fields, each after a CRLF.
         """
-        retry = b"" if retry_after is None else b"\r\nRetry-After: %d" % retry_after
         return b"".join(
             (
                 b"HTTP/1.1 %d " % status,
                 _REASONS[status],
                 self._start,
                 b"text/plain; charset=utf-8",
-                retry,
+                fields,
                 b"\r\nContent-Length: %d" % len(text),
                 end,
                 text if body else b"",

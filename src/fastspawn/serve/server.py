@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .protocol import Connection
 from .service import Service
-from .strategy import make_strategy
+from .strategy import Strategies
 
 if TYPE_CHECKING:
     import socket
@@ -120,12 +120,12 @@ async def _serve(
     if lifeline is not None:
         loop.add_reader(lifeline, _lost, loop, lifeline, stop)
 
-    strategy = make_strategy(config, loop)
+    strategies = Strategies(loop, config.spawners)
+    service = Service(config, strategies.make, loop)
     try:
-        await strategy.start()
+        await service.load()
     except OSError as error:
         raise StartError(f"cannot start the engine: {error.strerror}") from error
-    service = Service(config, strategy, loop)
     service.start()
     loop.set_exception_handler(_Complaints().handle)
     servers = []
@@ -148,8 +148,8 @@ async def _serve(
     service.abort()
     # Every process answers to TERM or, after the grace, to KILL.
     await _until_idle(service, None, config.kill_grace + 5.0)
-    await strategy.close()
-    service.close()
+    await service.close()
+    await strategies.close()
     if lifeline is not None:
         loop.remove_reader(lifeline)
 
@@ -160,7 +160,7 @@ async def _until_idle(
     """Until no connection and no process is left, ``cancel`` is set or the time is up."""
     loop = service.loop
     end = None if timeout is None else loop.time() + timeout
-    while service.connections or service.admission.running:
+    while service.connections or service.running:
         if (cancel is not None and cancel.is_set()) or (end is not None and loop.time() >= end):
             return
         await asyncio.sleep(_POLL)

@@ -1,8 +1,8 @@
 """How the process for a request comes to be.
 
-A strategy starts the server's command with a sink and hands back a job. The two protocols are
-the engine's own (``fastspawn.engine``), so that the direct strategy has nothing to add and
-nothing to pay per request.
+A strategy starts a route's command with a sink and hands back a job. The two protocols are the
+engine's own (``fastspawn.engine``), so that the direct strategy has nothing to add and nothing
+to pay per request.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fastspawn import STREAM, Command, Engine, Limits
 
+from . import environment
+from .filling import Filling
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
-    from .config import Config
+    from .config import RouteConfig
 
-__all__ = ["STREAM", "DirectStrategy", "Job", "Sink", "Strategy", "command_of", "make_strategy"]
+__all__ = ["STREAM", "DirectStrategy", "Job", "Sink", "Strategies", "Strategy", "command_of"]
 
 
 class Job(Protocol):
@@ -73,31 +76,61 @@ class Sink(Protocol):
 
 
 class Strategy(Protocol):
+    """One per route."""
+
     holds_back: bool
     """Output that is short, and comes from a process that ends soon, is all in ``on_exit``."""
 
-    def spawn(self, sink: Sink, input: Any, /) -> Job:
-        """``input``: bytes, None (stdin at /dev/null) or ``STREAM`` (``Job.write`` feeds it).
+    @property
+    def spawn(self) -> Callable[[Sink, Any], Job]:
+        """``spawn(sink, input)``: start the route's command as it is.
 
+        ``input``: bytes, None (stdin at /dev/null) or ``STREAM`` (``Job.write`` feeds it).
         Never blocks and never raises: a failure is ``Job.error`` in ``on_exit``.
         """
 
-    async def start(self) -> None: ...
+    def spawn_as(
+        self,
+        sink: Sink,
+        input: Any,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str | None = None,
+    ) -> Job:
+        """Likewise, with what a request makes of the command. ``cwd`` None: the route's.
+
+        Nothing in ``argv`` and ``env`` may contain a NUL.
+        """
+
+    async def start(self) -> None:
+        """Before the first spawn. OSError: there is no room for it."""
 
     async def close(self) -> None:
-        """End the jobs that are left, and whatever else the strategy holds."""
+        """End the jobs that are left, and whatever else the strategy holds for itself."""
 
 
-def command_of(config: Config) -> Command:
-    """The prepared command. ``.resolve()`` raises the OSError that a spawn would give."""
+def command_of(
+    route: RouteConfig,
+    argv: Sequence[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+) -> Command:
+    """The prepared command; None: as it is without a request.
+
+    ``.resolve()`` raises the OSError that a spawn would give.
+    """
     limits = Limits(
-        timeout=config.exec_timeout,
-        kill_grace=config.kill_grace,
-        max_output=config.max_output,
-        drain=config.drain_timeout,
+        timeout=route.exec_timeout,
+        kill_grace=route.kill_grace,
+        max_output=route.max_output,
+        drain=route.drain_timeout,
     )
-    stderr = {"inherit": None, "discard": DEVNULL, "merge": STDOUT}[config.stderr]
-    return Command(config.command, cwd=config.cwd, limits=limits, stderr=stderr)
+    stderr = {"inherit": None, "discard": DEVNULL, "merge": STDOUT}[route.stderr]
+    if argv is None:
+        argv = Filling(route).argv
+    if env is None and (route.set_env or not environment.inherits(route)):
+        env = Filling(route).env
+    return Command(argv, env=env, cwd=cwd or route.cwd, limits=limits, stderr=stderr)
 
 
 class DirectStrategy:
@@ -105,21 +138,54 @@ class DirectStrategy:
 
     holds_back = True
 
-    def __init__(self, command: Command, spawners: int | None) -> None:
-        self._engine = Engine(spawners=spawners)
-        self.spawn: Callable[[Sink, Any], Job] = partial(self._engine.submit, command)
+    def __init__(self, route: RouteConfig, engine: SharedEngine) -> None:
+        self._route = route
+        self._engine = engine
+        self.spawn: Callable[[Sink, Any], Job] = partial(engine.submit, command_of(route))
+
+    def spawn_as(
+        self,
+        sink: Sink,
+        input: Any,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str | None = None,
+    ) -> Job:
+        return self._engine.submit(command_of(self._route, argv, env, cwd), sink, input)
 
     async def start(self) -> None:
         await self._engine.start()
 
     async def close(self) -> None:
+        pass  # the jobs are the engine's
+
+
+class SharedEngine(Engine):
+    """The engine of all routes: started by the first that needs it."""
+
+    _started = False
+
+    async def start(self) -> None:
+        if not self._started:
+            await super().start()
+            self._started = True
+
+
+class Strategies:
+    """Makes the strategy of each route of a server."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, spawners: int | None) -> None:
+        self._loop = loop
+        self._engine = SharedEngine(spawners=spawners)
+
+    def make(self, route: RouteConfig) -> Strategy:
+        """The strategy that ``route`` names, not yet started."""
+        if route.strategy == "direct":
+            return DirectStrategy(route, self._engine)
+        from .subproc import SubprocessStrategy
+
+        return SubprocessStrategy(route, self._loop)
+
+    async def close(self) -> None:
+        """What the strategies share. To be called after they are closed."""
         await self._engine.close()
-
-
-def make_strategy(config: Config, loop: asyncio.AbstractEventLoop) -> Strategy:
-    """The strategy that ``config`` names, not yet started."""
-    if config.strategy == "direct":
-        return DirectStrategy(command_of(config), config.spawners)
-    from .subproc import SubprocessStrategy
-
-    return SubprocessStrategy(config, loop)

@@ -17,10 +17,13 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from .filling import Filling
 from .strategy import STREAM
 
 if TYPE_CHECKING:
-    from .config import Config
+    from collections.abc import Mapping, Sequence
+
+    from .config import RouteConfig
     from .strategy import Sink
 
 _READ: Final = 65536
@@ -32,24 +35,40 @@ _HIGH: Final = 262144
 
 
 class SubprocessStrategy:
-    """Starts ``config.command`` once per ``spawn``, each in a session of its own."""
+    """Starts the command of ``route`` once per ``spawn``, each in a session of its own."""
 
     holds_back = False
 
-    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, route: RouteConfig, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._config = config
+        self._route = route
+        filling = Filling(route)
+        self._argv = filling.argv
         self._options: dict[str, Any] = {
             "stdout": PIPE,
-            "stderr": {"inherit": None, "discard": DEVNULL, "merge": STDOUT}[config.stderr],
-            "cwd": config.cwd,
+            "stderr": {"inherit": None, "discard": DEVNULL, "merge": STDOUT}[route.stderr],
+            "env": filling.env,
+            "cwd": route.cwd,
             "start_new_session": True,
             "limit": _READ,
         }
         self._jobs: dict[SubprocessJob, asyncio.Task[None]] = {}
 
     def spawn(self, sink: Sink, input: Any) -> SubprocessJob:
-        job = SubprocessJob(self, sink, input)
+        return self._spawn(SubprocessJob(self, sink, input, self._argv, self._options))
+
+    def spawn_as(
+        self,
+        sink: Sink,
+        input: Any,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: str | None = None,
+    ) -> SubprocessJob:
+        options = self._options | {"env": env, "cwd": cwd or self._route.cwd}
+        return self._spawn(SubprocessJob(self, sink, input, argv, options))
+
+    def _spawn(self, job: SubprocessJob) -> SubprocessJob:
         self._jobs[job] = self._loop.create_task(job.run())
         return job
 
@@ -65,17 +84,12 @@ class SubprocessStrategy:
     # ---- for the jobs
 
     @property
-    def config(self) -> Config:
-        return self._config
+    def route(self) -> RouteConfig:
+        return self._route
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         return self._loop
-
-    async def create(self, stdin: int) -> Process:
-        return await asyncio.create_subprocess_exec(
-            *self._config.command, stdin=stdin, **self._options
-        )
 
     def forget(self, job: SubprocessJob) -> None:
         self._jobs.pop(job, None)
@@ -84,7 +98,14 @@ class SubprocessStrategy:
 class SubprocessJob:
     """A ``strategy.Job``."""
 
-    def __init__(self, strategy: SubprocessStrategy, sink: Sink, input: Any) -> None:
+    def __init__(
+        self,
+        strategy: SubprocessStrategy,
+        sink: Sink,
+        input: Any,
+        argv: Sequence[str],
+        options: Mapping[str, Any],
+    ) -> None:
         self.output = b""
         self.pid: int | None = None
         self.returncode: int | None = None
@@ -95,6 +116,8 @@ class SubprocessJob:
         self._strategy = strategy
         self._loop = strategy.loop
         self._sink = sink
+        self._argv = argv
+        self._options = options
         self._process: Process | None = None
         self._started = 0.0
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -150,7 +173,9 @@ class SubprocessJob:
         feeder = None
         self._started = time.monotonic()
         try:
-            process = await self._strategy.create(PIPE if self._input else DEVNULL)
+            process = await asyncio.create_subprocess_exec(
+                *self._argv, stdin=PIPE if self._input else DEVNULL, **self._options
+            )
         except (OSError, MemoryError) as error:
             self.error = error
         else:
@@ -158,7 +183,7 @@ class SubprocessJob:
             self.pid = process.pid
             if self.cancelled:
                 self._terminate()
-            elif (timeout := self._strategy.config.exec_timeout) is not None:
+            elif (timeout := self._strategy.route.exec_timeout) is not None:
                 self._later("deadline", timeout, self._expire)
             if process.stdin is not None:
                 feeder = self._loop.create_task(self._feed(process.stdin))
@@ -189,7 +214,7 @@ class SubprocessJob:
 
     def _take(self, data: bytes) -> None:
         self._read += len(data)
-        limit = self._strategy.config.max_output
+        limit = self._strategy.route.max_output
         if limit is not None and self._read > limit:
             self.truncated = True
             data = data[: len(data) - (self._read - limit)]
@@ -203,7 +228,7 @@ class SubprocessJob:
         if self._process.returncode is None:
             self._later("look", _LOOK, self._look)
         elif not self._ended:
-            self._later("look", self._strategy.config.drain_timeout, self._drained)
+            self._later("look", self._strategy.route.drain_timeout, self._drained)
 
     def _drained(self) -> None:
         if self._process is not None:
@@ -240,7 +265,7 @@ class SubprocessJob:
 
     def _terminate(self) -> None:
         self._signal(signal.SIGTERM)
-        self._later("kill", self._strategy.config.kill_grace, self._kill)
+        self._later("kill", self._strategy.route.kill_grace, self._kill)
         _wake(self._resumed)
 
     def _kill(self) -> None:

@@ -2,13 +2,14 @@
 
 The supervisor has bound and checked everything before the first worker starts. Each worker is a
 fresh interpreter (no fork of a process with threads and an event loop) that is given its
-listening socket, and at descriptor 0 a link to the supervisor: it says there that it is ready,
-and either side learns by its end that the other has gone.
+listening socket, and at descriptor 0 a link to the supervisor (``link.py``), by which it gets its
+configuration.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import selectors
 import signal
 import socket
@@ -18,10 +19,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
+from . import link, listen, server
+
 if TYPE_CHECKING:
     from .config import Config
 
-_READY: Final = b"r"
+FLAG: Final = "--worker"
+"""The supervisor's word to a worker, followed by the descriptors of its sockets."""
 
 _STEADY: Final = 5.0
 """Seconds after which a worker that ends has not failed to start."""
@@ -31,10 +35,26 @@ _PATIENCE: Final = 10.0
 """Seconds for a worker to leave after all its own time limits have passed."""
 
 
-def report_ready(link: socket.socket) -> None:
-    """Tell the supervisor that this worker serves."""
-    with contextlib.suppress(OSError):  # it has gone, which the server will notice
-        link.sendall(_READY)
+def work(fds: Sequence[str]) -> int:
+    """Be a worker. The exit status."""
+    sock = socket.socket(fileno=os.dup(0))
+    inbox = link.Inbox()
+    config = link.first_config(sock, inbox)
+    if config is None:
+        return 1
+
+    def ready() -> None:
+        with contextlib.suppress(OSError):  # it has gone, which the server will notice
+            sock.sendall(link.message(link.READY))
+
+    server.serve(
+        config,
+        [listen.adopt(int(fd), config.backlog) for fd in fds],
+        ready=ready,
+        stopping=lambda: None,
+        lifeline=sock,
+    )
+    return 0
 
 
 class _Worker:
@@ -50,23 +70,26 @@ class _Worker:
         self.failures = 0
         self.due = 0.0
 
-    def start(self, options: Sequence[str], command: Sequence[str]) -> None:
+    def start(self, config: Config) -> None:
         fds = [sock.fileno() for sock in self.sockets]
         mine, theirs = socket.socketpair()
         self.ready = False
         self.started = time.monotonic()
         with theirs:
             self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "fastspawn.serve", *options),
-                    *("--worker-fds", ",".join(map(str, fds)), "--", *command),
-                ],
+                [sys.executable, "-m", "fastspawn.serve", FLAG, *map(str, fds)],
                 stdin=theirs.fileno(),
                 pass_fds=fds,
                 # A Ctrl-C in the terminal is the supervisor's to pass on, once.
                 start_new_session=True,
             )
         self.link = mine
+        self.send(link.config_message(config))
+
+    def send(self, message: bytes) -> None:
+        assert self.link is not None
+        with contextlib.suppress(OSError):  # it has gone, as the link's end will say
+            self.link.sendall(message)
 
     def ended(self) -> int:
         """Reap it; when to start the next; the exit status."""
@@ -88,21 +111,19 @@ class _Worker:
 class Supervisor:
     """Starts ``len(shares)`` workers, each on its own list of sockets.
 
-    ``options`` and ``command`` are the command line's. ``ready`` is called once, when all serve
-    for the first time; ``stopping`` when no new connection is to come.
+    ``ready`` is called once, when all serve for the first time; ``stopping`` when no new
+    connection is to come.
     """
 
     def __init__(
         self,
         config: Config,
-        options: Sequence[str],
         shares: list[list[socket.socket]],
         *,
         ready: Callable[[], None],
         stopping: Callable[[], None],
     ) -> None:
         self._config = config
-        self._options = options
         self._ready = ready
         self._stopping = stopping
         self._workers = [_Worker(number, share) for number, share in enumerate(shares, 1)]
@@ -150,7 +171,7 @@ class Supervisor:
         now = time.monotonic()
         for worker in self._workers:
             if worker.process is None and worker.due <= now:
-                worker.start(self._options, self._config.command)
+                worker.start(self._config)
                 assert worker.link is not None
                 self._selector.register(worker.link, selectors.EVENT_READ, worker)
 

@@ -1,0 +1,86 @@
+"""From a route and the values in a request's path to a command line and an environment.
+
+A ``{name}`` of the route's path is replaced where it stands, in an argument or in the value of
+a ``--set-env``; other braces are left alone, and so are braces in what was put in. A value never
+goes through a shell: with ``--shell`` the values are the script's positional parameters, in the
+order of the path.
+
+No request makes an argument that begins with ``-``. There is no exception after ``--``, since
+that may be another program's (``env -- CMD {name}``): a value that may begin so belongs behind
+something (``--name={name}``) or into the environment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from . import environment, paths
+
+if TYPE_CHECKING:
+    from .config import RouteConfig
+
+SHELL: Final = "/bin/sh"
+
+
+class BadValue(ValueError):
+    """Why a value is refused, in a few words."""
+
+
+class Filling:
+    """The command line and the environment of one route. ``varies``: requests differ in them.
+
+    Raises ValueError for a template, or a placeholder, that can't be.
+    """
+
+    def __init__(self, route: RouteConfig) -> None:
+        names = paths.parse(route.path).names
+        self._hole = re.compile(rf"\{{({'|'.join(names)})(?:\.\.\.)?\}}") if names else None
+        command = route.command
+        if route.shell:
+            if self._varies(command[0]):
+                raise ValueError('with a shell, values are "$1", "$2" ... or in the environment')
+            command = (SHELL, "-c", *command, "sh")
+        elif self._varies(command[0]):
+            raise ValueError("a request can't choose the program")
+        elif any(self._varies(text) and re.match(r"-+\{", text) for text in command):
+            raise ValueError("a request can't choose an option")
+        self._positional = names if route.shell else ()
+        self.argv = command
+        """As it is without a request."""
+        self.env = environment.base(route) | dict(route.set_env)
+        """Likewise. Not to be changed."""
+        self._arguments = {i: text for i, text in enumerate(command) if self._varies(text)}
+        if route.shell:
+            self._arguments = {}
+        self._variables = {name: text for name, text in route.set_env if self._varies(text)}
+        self.varies = bool(self._arguments or self._variables or self._positional)
+
+    def _varies(self, text: str) -> bool:
+        return self._hole is not None and self._hole.search(text) is not None
+
+    def fill(self, values: Mapping[str, str]) -> tuple[tuple[str, ...], dict[str, str]]:
+        """The command line and the environment for one request. Raises BadValue."""
+        if not self.varies:
+            return self.argv, self.env
+        hole = self._hole
+        assert hole is not None
+
+        def filled(text: str) -> str:
+            return hole.sub(lambda found: values[found[1]], text)
+
+        argv = list(self.argv)
+        for i, text in self._arguments.items():
+            argv[i] = _argument(filled(text), text)
+        argv += [_argument(values[name], "") for name in self._positional]
+        env = self.env
+        if self._variables:
+            env = env | {name: filled(text) for name, text in self._variables.items()}
+        return tuple(argv), env
+
+
+def _argument(text: str, template: str) -> str:
+    if text.startswith("-") and not template.startswith("-"):
+        raise BadValue("an argument may not begin with a hyphen")
+    return text

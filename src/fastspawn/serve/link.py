@@ -1,0 +1,62 @@
+"""What a supervisor and a worker say to each other, over a pair of sockets.
+
+A message is a byte for its kind, a number of four bytes, and, for a configuration, as many bytes.
+Either side learns by the end of the stream that the other has gone.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import socket
+
+    from .config import Config
+
+_HEAD: Final = struct.Struct("!cI")
+
+CONFIG: Final = b"c"
+"""From the supervisor: what to serve. The first message, and another after a reload."""
+READY: Final = b"r"
+"""From a worker: it serves."""
+
+
+def message(kind: bytes, number: int = 0) -> bytes:
+    return _HEAD.pack(kind, number)
+
+
+def config_message(config: Config) -> bytes:
+    # Only ever read by a process that this one has started, from a socket nobody else has.
+    data = pickle.dumps(config)
+    return _HEAD.pack(CONFIG, len(data)) + data
+
+
+class Inbox:
+    """Bytes to messages."""
+
+    def __init__(self) -> None:
+        self._data = b""
+
+    def add(self, data: bytes) -> Iterator[tuple[bytes, Any]]:
+        """The messages that are complete now: kind, and number or configuration."""
+        self._data += data
+        while len(self._data) >= _HEAD.size:
+            kind, number = _HEAD.unpack_from(self._data)
+            end = _HEAD.size + (number if kind == CONFIG else 0)
+            if len(self._data) < end:
+                return
+            body, self._data = self._data[_HEAD.size : end], self._data[end:]
+            yield kind, pickle.loads(body) if kind == CONFIG else number
+
+
+def first_config(sock: socket.socket, inbox: Inbox) -> Config | None:
+    """Wait for the configuration. None: the supervisor has gone."""
+    while data := sock.recv(65536):
+        for kind, value in inbox.add(data):
+            assert kind == CONFIG
+            config: Config = value
+            return config
+    return None

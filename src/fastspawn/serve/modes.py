@@ -1,0 +1,48 @@
+"""What a mode is: how a process comes of a request, and how an answer comes of the process.
+
+A mode is added here and in ``config.ModeName``. Its ``Exchange`` overrides what is to happen
+with output; its ``spawner`` has the last word on the command line and the environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .exchange import Exchange
+
+if TYPE_CHECKING:
+    from .config import ModeName
+    from .route import Route
+    from .strategy import Job
+
+Spawn = Callable[[Any, Any], "Job"]
+"""``spawn(exchange, input)``, ``input`` as for ``Strategy.spawn``. Never blocks, never raises."""
+
+
+class Mode(NamedTuple):
+    exchange: type[Exchange]
+    wants_fields: bool
+    """The request's header fields are kept for it, in ``exchange.match.fields``."""
+    spawner: Callable[[Route], Spawn]
+    """Called once per route."""
+
+
+def _raw(route: Route) -> Spawn:
+    """The command of the route, with what the path has put into it."""
+    strategy = route.strategy
+    if not route.filling.varies:
+        return strategy.spawn
+
+    def spawn(exchange: Exchange, input: Any) -> Job:
+        match = exchange.match
+        return strategy.spawn_as(exchange, input, match.argv, match.env)
+
+    return spawn
+
+
+def mode(name: ModeName) -> Mode:
+    return _MODES[name]
+
+
+_MODES: dict[ModeName, Mode] = {"raw": Mode(Exchange, wants_fields=False, spawner=_raw)}

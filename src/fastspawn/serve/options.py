@@ -1,0 +1,157 @@
+"""The one list of options: each is a flag, an environment variable and a key of the file.
+
+``max-inflight`` is ``--max-inflight``, ``FASTSPAWN_MAX_INFLIGHT`` and ``max-inflight = 8``, and
+sets ``max_inflight`` of ``config.Config``; an option of a route sets it in every
+``RouteConfig`` that has none of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from . import values
+from .values import choice, duration, limit, number, positive, size
+
+Kind = Literal["text", "number", "duration", "size", "flag", "list"]
+"""What TOML value it takes: a duration is a number of seconds or text, a list is an array of
+text. As a flag, a list is repeated; as an environment variable it has an element a line."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """``convert``: from text (of a list: from an element's), raising ValueError."""
+
+    name: str
+    group: str
+    help: str
+    convert: Callable[[str], Any]
+    kind: Kind = "text"
+    metavar: str | None = None
+    of_route: bool = False
+
+    @property
+    def field(self) -> str:
+        return self.name.replace("-", "_")
+
+    @property
+    def variable(self) -> str:
+        return "FASTSPAWN_" + self.field.upper()
+
+
+GROUPS: Final = (
+    "configuration",
+    "where to listen",
+    "processes",
+    "routes",
+    "commands",
+    "limits",
+    "connections",
+    "other",
+)
+
+
+def _make() -> list[Option]:
+    made: list[Option] = []
+
+    def add(
+        name: str,
+        text: str,
+        convert: Callable[[str], Any],
+        kind: Kind = "text",
+        metavar: str | None = None,
+    ) -> None:
+        of_route = group in ("commands", "limits")
+        made.append(Option(name, group, text, convert, kind, metavar, of_route))
+
+    group = "configuration"
+    add("config", "a TOML file with any of these options, and [[route]] tables; read again at "
+        "SIGHUP", values.path, "text", "FILE")  # fmt: skip
+
+    group = "where to listen"
+    add("host", "address or name (default: 127.0.0.1)", values.host, "text", "HOST")
+    add("port", "0: any that is free (default: 8001)", number(0, 65535), "number", "PORT")
+    add("uds", "a Unix socket instead", values.path, "text", "PATH")
+    add("fd", "an inherited socket instead", number(0, 1 << 20), "number", "FD")
+    add("backlog", "connections not yet accepted (default: 2048)", number(1), "number", "N")
+
+    group = "processes"
+    add("workers", "server processes on the same port (default: 1)", number(1), "number", "N")
+    add("loop", "event loop: auto, uvloop or asyncio (default: auto)",
+        choice("auto", "uvloop", "asyncio"), "text", "NAME")  # fmt: skip
+    add("spawners", "the engine's threads (default: by the number of cores)", number(1, 1024),
+        "number", "N")  # fmt: skip
+
+    group = "routes"
+    add("route", "a command of its own for a path such as /user/{name} or /files/{path...}; "
+        "may be repeated", values.route, "list", "'[METHOD,... ]/PATH=CMD'")  # fmt: skip
+
+    group = "commands"
+    add("mode", "raw: standard output is the body (default: raw)", choice("raw"), "text", "MODE")
+    add("strategy", "direct: the C engine; subprocess: asyncio's own (default: direct)",
+        choice("direct", "subprocess"), "text", "NAME")  # fmt: skip
+    add("shell", "each command is one word, run by `sh -c` (default: off)", values.boolean,
+        "flag")  # fmt: skip
+    add("cwd", "working directory", values.path, "text", "DIR")
+    add("set-env", "a variable; VALUE may name a path's {placeholder}; may be repeated",
+        values.assignment, "list", "NAME=VALUE")  # fmt: skip
+    add("pass-env", "of the server's environment pass on only PATH, LANG, LC_*, TZ and this "
+        "(PREFIX*: all that begin so); may be repeated", values.variable_pattern, "list",
+        "NAME")  # fmt: skip
+    add("clear-env", "likewise, without passing on more (default: off)", values.boolean, "flag")
+    add("stderr", "inherit: the server's; discard; merge: into the answer (default: inherit)",
+        choice("inherit", "discard", "merge"), "text", "WHERE")  # fmt: skip
+    add("content-type", "of the answer (default: text/plain; charset=utf-8)", values.media_type,
+        "text", "TYPE")  # fmt: skip
+
+    group = "limits"
+    add("max-inflight", "processes at once (default: 256)", number(1), "number", "N")
+    add("queue", "requests that may wait for one; more get 503 (default: 4096)", number(0),
+        "number", "N")  # fmt: skip
+    add("queue-timeout", "how long they may wait, then 503 (default: 30s)",
+        limit(positive(duration)), "duration", "TIME")  # fmt: skip
+    add("exec-timeout", "how long a process may run, then 504 (default: 60s)",
+        limit(positive(duration)), "duration", "TIME")  # fmt: skip
+    add("kill-grace", "from TERM to KILL (default: 2s)", duration, "duration", "TIME")
+    add("drain-timeout", "how long to wait, once the process has exited, for others that keep "
+        "its output open (default: 50ms)", duration, "duration", "TIME")  # fmt: skip
+    add("max-output", "bytes of output (default: none)", limit(positive(size)), "size", "SIZE")
+    add("max-body", "bytes of a request's body; more get 413 (default: none)", limit(size),
+        "size", "SIZE")  # fmt: skip
+
+    group = "connections"
+    add("keep-alive-timeout", "how long to wait for another request (default: 5s)",
+        positive(duration), "duration", "TIME")  # fmt: skip
+    add("header-timeout", "how long a request's head may take, then 408 (default: 10s)",
+        positive(duration), "duration", "TIME")  # fmt: skip
+    add("graceful-timeout", "how long, after a signal, requests may take to finish (default: "
+        "30s)", limit(duration), "duration", "TIME")  # fmt: skip
+
+    group = "other"
+    add("access-log", "a line per request on standard output (default: on)", values.boolean,
+        "flag")  # fmt: skip
+    return made
+
+
+OPTIONS: Final = {option.name: option for option in _make()}
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The options that are set by environment variables, by field.
+
+    Raises ValueError, which names the variable.
+    """
+    given: dict[str, Any] = {}
+    for option in OPTIONS.values():
+        text = environ.get(option.variable)
+        if text is None:
+            continue
+        try:
+            if option.kind == "list":
+                given[option.field] = [option.convert(line) for line in text.splitlines() if line]
+            else:
+                given[option.field] = option.convert(text)
+        except ValueError as error:
+            raise ValueError(f"{option.variable}: {error}") from error
+    return given

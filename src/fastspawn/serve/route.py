@@ -1,0 +1,109 @@
+"""A route at work: who may start its command when, how, and what the answers look like."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from . import paths
+from .filling import Filling
+from .modes import mode
+
+if TYPE_CHECKING:
+    from .access import AccessLog
+    from .admission import Admission
+    from .config import RouteConfig
+    from .response import Heads
+    from .strategy import Strategy
+    from .watch import Delay
+
+
+class Match:
+    """What a route knows of a request that was found to be its own.
+
+    ``argv`` and ``env`` are the command line and the environment with the path's values in
+    them; ``env`` may be shared and is not to be changed. ``fields``: the header fields in order,
+    their names in lower case, if the route's mode wants them.
+    """
+
+    __slots__ = ("argv", "env", "fields", "path", "values")
+
+    def __init__(
+        self,
+        path: str,
+        values: Mapping[str, str],
+        argv: tuple[str, ...],
+        env: Mapping[str, str],
+        fields: list[tuple[bytes, bytes]] | None,
+    ) -> None:
+        self.path = path
+        """Decoded and checked: see ``paths.py``. Begins with a slash."""
+        self.values = values
+        """Of the placeholders in the route's path."""
+        self.argv = argv
+        self.env = env
+        self.fields = fields or []
+
+
+class Route:
+    """One per route and event loop. ``spawn``, ``exchange``: what its mode has chosen."""
+
+    __slots__ = (
+        "admission",
+        "config",
+        "delay",
+        "exchange",
+        "filling",
+        "heads",
+        "log",
+        "max_body",
+        "spawn",
+        "strategy",
+        "template",
+        "wants_fields",
+    )
+
+    def __init__(
+        self,
+        config: RouteConfig,
+        strategy: Strategy,
+        admission: Admission,
+        heads: Heads,
+        delay: Delay,
+        log: AccessLog | None,
+    ) -> None:
+        self.config = config
+        self.strategy = strategy
+        self.admission = admission
+        self.heads = heads
+        self.delay = None if strategy.holds_back else delay
+        self.log = log
+        self.max_body = sys.maxsize if config.max_body is None else config.max_body
+        self.template = paths.parse(config.path)
+        self.filling = Filling(config)
+        chosen = mode(config.mode)
+        self.exchange = chosen.exchange
+        self.wants_fields = chosen.wants_fields
+        self.spawn = chosen.spawner(self)
+
+    @property
+    def plain(self) -> bool:
+        """It takes every request, and wants to know nothing of it."""
+        return (
+            self.template.fits_all
+            and self.config.methods is None
+            and not self.filling.varies
+            and not self.wants_fields
+        )
+
+    def match(
+        self,
+        segments: tuple[str, ...],
+        values: Mapping[str, str],
+        fields: list[tuple[bytes, bytes]] | None,
+    ) -> Match:
+        """Raises filling.BadValue."""
+        argv, env = self.filling.fill(values)
+        kept = fields if self.wants_fields else None
+        return Match("/" + "/".join(segments), values, argv, env, kept)

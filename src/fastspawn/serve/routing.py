@@ -1,0 +1,53 @@
+"""Which route a request belongs to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .filling import BadValue
+from .paths import BadPath, Found, Router, split
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .route import Match, Route
+
+Refusal = tuple[int, bytes] | tuple[int, bytes, bytes]
+"""Status, text and perhaps more header fields: see ``Exchange.refuse``."""
+
+
+class Routing:
+    """The routes of a server, as one configuration has them. Does not change.
+
+    ``sole``: the route of all requests, where there is only one and it wants to know nothing of
+    them; then ``find`` need not be asked. ``nowhere``: where requests belong that are refused
+    before a route is found; it starts nothing. ``wants_fields``: some route does.
+    """
+
+    __slots__ = ("_router", "nowhere", "routes", "sole", "wants_fields")
+
+    def __init__(self, routes: Sequence[Route], nowhere: Route) -> None:
+        self.routes = tuple(routes)
+        self.nowhere = nowhere
+        self.sole = routes[0] if len(routes) == 1 and routes[0].plain else None
+        self.wants_fields = any(route.wants_fields for route in routes)
+        self._router: Router[Route] = Router()
+        for route in routes:
+            self._router.add(route.template, route.config.methods, route)
+
+    def find(
+        self, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]] | None
+    ) -> tuple[Route, Match] | Refusal:
+        """Whose request this is, or how it is to be refused."""
+        try:
+            segments = split(target)
+            found = () if segments is None else self._router.find(method, segments)
+            if isinstance(found, Found):
+                assert segments is not None
+                route = found.what
+                return route, route.match(segments, found.values, fields)
+        except (BadPath, BadValue) as error:
+            return 400, f"{error}\n".encode()
+        if found:
+            return 405, b"not for this path\n", b"\r\nAllow: " + b", ".join(found)
+        return 404, b"nothing is here\n"

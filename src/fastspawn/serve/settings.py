@@ -1,0 +1,133 @@
+"""From flags, environment variables and a file to one ``Config``.
+
+A flag goes before a variable, and that before the file. An option of a route that is given for
+the whole server counts for each route that does not say otherwise; ``set-env`` and ``pass-env``
+add up.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any, Final
+
+from . import configfile, options, paths
+from .config import Config, RouteConfig
+from .filling import Filling
+
+_PLACES: Final = ("fd", "uds", "host", "port")
+"""Options that say where to listen."""
+_SUMS: Final = ("set_env", "pass_env")
+
+
+class SettingsError(ValueError):
+    """What is wrong, in one line."""
+
+
+def title(route: RouteConfig) -> str:
+    """For people."""
+    methods = ",".join(route.methods) + " " if route.methods else ""
+    return f"route {methods}{route.path}"
+
+
+def resolve(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
+    """``flags``: by field, and perhaps ``command``, the words at the command line's end.
+
+    Reads the file that they name, if they do. Raises SettingsError.
+    """
+    try:
+        variables = options.from_environment(environ)
+        path = flags.get("config", variables.get("config"))
+        file = {} if path is None else configfile.read(path)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    merged: dict[str, Any] = {}
+    for name, level in (("", file), ("FASTSPAWN_", variables), ("--", flags)):
+        _one_place(level, name, merged)
+        merged |= level
+    merged["config"] = path
+    return _config(merged)
+
+
+def _one_place(level: Mapping[str, Any], prefix: str, merged: dict[str, Any]) -> None:
+    """Refuse more than one way to say where to listen, and let a level's replace those below."""
+    ways = [way for way in _PLACES if way in level]
+    if "host" in ways and "port" in ways:
+        ways.remove("port")
+    if len(ways) > 1:
+        names = [prefix + (way.upper() if prefix == "FASTSPAWN_" else way) for way in ways]
+        raise SettingsError(f"{names[0]} and {names[1]} exclude each other")
+    if level.get("fd") in (0, 1, 2):
+        raise SettingsError(f"--fd {level['fd']}: 0, 1 and 2 are the standard streams")
+    if ways:
+        tcp = ("host", "port")
+        for way in _PLACES:
+            if way not in ways and not (way in tcp and ways[0] in tcp):
+                merged.pop(way, None)
+
+
+def _config(merged: dict[str, Any]) -> Config:
+    common = {
+        option.field: merged.pop(option.field)
+        for option in options.OPTIONS.values()
+        if option.of_route and option.field in merged
+    }
+    given = merged.pop("route", [])
+    if "command" in merged or not given:
+        rest = {"command": merged.pop("command")} if "command" in merged else {}
+        given = [*given, rest]
+    routes = tuple(_route(common, each) for each in given)
+    _add_up(routes)
+    merged["loop"] = _loop(merged.get("loop", "auto"))
+    return Config(routes=routes, **merged)
+
+
+def _route(common: Mapping[str, Any], own: Mapping[str, Any]) -> RouteConfig:
+    fields = {**common, **own}
+    where = fields.pop("where", None)
+    for name in _SUMS:
+        fields[name] = (*common.get(name, ()), *own.get(name, ()))
+    try:
+        if "command" in fields:
+            fields["command"] = _command(fields["command"], fields.get("shell", False))
+        route = RouteConfig(**fields)
+    except ValueError as error:
+        place = where or (f"route {own['path']}: " if "path" in own else "")
+        raise SettingsError(f"{place}command: {error}") from error
+    try:
+        Filling(route)
+    except ValueError as error:
+        place = where or ("" if route.path == paths.ANY_PATH else f"{title(route)}: ")
+        raise SettingsError(f"{place}{error}") from error
+    return route
+
+
+def _command(command: str | tuple[str, ...], shell: bool) -> tuple[str, ...]:
+    if shell:
+        words = (command,) if isinstance(command, str) else command
+        if len(words) != 1:
+            raise ValueError("for a shell it must be one word: quote it")
+        return words
+    words = tuple(shlex.split(command)) if isinstance(command, str) else command
+    if not words:
+        raise ValueError("nothing to run")
+    return words
+
+
+def _add_up(routes: tuple[RouteConfig, ...]) -> None:
+    """Refuse two routes for the same requests."""
+    router: paths.Router[RouteConfig] = paths.Router()
+    try:
+        for route in routes:
+            router.add(paths.parse(route.path), route.methods, route)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _loop(name: str) -> str:
+    if name != "auto":
+        if name == "uvloop" and find_spec("uvloop") is None:
+            raise SettingsError("--loop uvloop: uvloop is not installed")
+        return name
+    return "asyncio" if find_spec("uvloop") is None else "uvloop"

@@ -1,0 +1,121 @@
+"""The values of options, from text. Each function raises ValueError with what is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from . import paths, units
+
+T = TypeVar("T")
+
+# What llhttp parses of HTTP's methods (the IANA registry), so what can come in a request.
+METHODS: Final = frozenset(
+    "GET HEAD POST PUT DELETE PATCH OPTIONS TRACE QUERY "
+    "PROPFIND PROPPATCH MKCOL COPY MOVE LOCK UNLOCK SEARCH BIND REBIND UNBIND ACL "
+    "REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PURGE MKCALENDAR "
+    "LINK UNLINK".split()
+)
+
+_VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+
+
+def number(least: int, most: int = 1 << 31) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not re.fullmatch(r"\d{1,10}", text, re.ASCII) or not least <= int(text) <= most:
+            span = f"from {least} to {most}" if most < 1 << 31 else f"of at least {least}"
+            raise ValueError(f"{text!r} is not a number {span}")
+        return int(text)
+
+    return convert
+
+
+def positive(convert: Callable[[str], T]) -> Callable[[str], T]:
+    def checked(text: str) -> T:
+        value = convert(text)
+        if not value:
+            raise ValueError("must be more than 0")
+        return value
+
+    return checked
+
+
+def limit(convert: Callable[[str], T]) -> Callable[[str], T | None]:
+    return lambda text: None if text == "none" else convert(text)
+
+
+def choice(*words: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text!r} is not one of {', '.join(words)}")
+        return text
+
+    return convert
+
+
+def boolean(text: str) -> bool:
+    """As environment variables say it."""
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ValueError(f"{text!r} is neither true nor false")
+
+
+def host(text: str) -> str:
+    if not text or "/" in text or "\0" in text or any(char.isspace() for char in text):
+        raise ValueError(f"{text!r} is not a host")
+    return text.removeprefix("[").removesuffix("]")
+
+
+def path(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError(f"{text!r} is not a path")
+    return text
+
+
+def media_type(text: str) -> str:
+    """RFC 9110 section 5.5, without obs-text."""
+    if not re.fullmatch(r"[!-~](?:[ \t!-~]*[!-~])?", text, re.ASCII):
+        raise ValueError(f"{text!r} is not a media type")
+    return text
+
+
+def variable_pattern(text: str) -> str:
+    if text != "*" and not _VARIABLE.fullmatch(text.removesuffix("*")):
+        raise ValueError(f"{text!r} is not a variable's name (or the beginning of one, and *)")
+    return text
+
+
+def assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not _VARIABLE.fullmatch(name) or "\0" in value:
+        raise ValueError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def methods(text: str) -> tuple[str, ...]:
+    found = tuple(text.split(","))
+    for method in found:
+        if method not in METHODS:
+            raise ValueError(f"{method!r} is not a method that can be served")
+    if len(set(found)) != len(found):
+        raise ValueError(f"a method occurs twice in {text!r}")
+    return found
+
+
+def route(text: str) -> dict[str, object]:
+    """``[METHOD[,METHOD] ]/path=CMD``: the settings of a route; the command as it is."""
+    match = re.fullmatch(r"(?:([^\s/=]+) +)?(/[^=\s]*)=(.*)", text, re.DOTALL)
+    if match is None:
+        raise ValueError(f"{text!r} is not [METHOD[,METHOD] ]/path=CMD")
+    paths.parse(match[2])
+    settings: dict[str, object] = {"path": match[2], "command": match[3]}
+    if match[1] is not None:
+        settings["methods"] = methods(match[1])
+    return settings
+
+
+duration = units.duration
+size = units.size

@@ -1,0 +1,239 @@
+"""Request targets, path templates, and what may come of them in a command."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastspawn.serve import environment, paths
+from fastspawn.serve.config import RouteConfig
+from fastspawn.serve.filling import BadValue, Filling
+
+
+@pytest.mark.parametrize(
+    ("target", "segments"),
+    [
+        (b"/", [""]),
+        (b"/a/b", ["a", "b"]),
+        (b"/a/b/", ["a", "b", ""]),
+        (b"/a?b=/../c", ["a"]),
+        (b"/?", [""]),
+        (b"/%61%20b", ["a b"]),
+        (b"/%C3%A9", ["\u00e9"]),
+        (b"/%252e%252e", ["%2e%2e"]),
+        (b"/a+b", ["a+b"]),
+        (b"//a///b//", ["a", "b", ""]),
+        (b"/...", ["..."]),
+        (b"/.a/..b", [".a", "..b"]),
+        (b"/a%5cb", ["a\\b"]),
+        (b"http://host:80/a/b?c", ["a", "b"]),
+        (b"HTTP://host", [""]),
+        (b"http://host?x", [""]),
+    ],
+)
+def test_split(target: bytes, segments: list[str]) -> None:
+    assert paths.split(target) == tuple(segments)
+
+
+@pytest.mark.parametrize("target", [b"*", b"", b"host:80", b"a/b", b"mailto:x"])
+def test_no_path(target: bytes) -> None:
+    assert paths.split(target) is None
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"/..",
+        b"/../etc",
+        b"/a/..",
+        b"/a/./b",
+        b"/%2e%2E/x",
+        b"/.%2e",
+        b"//..//",
+        b"http://host/../x",
+        b"/a%2fb",
+        b"/..%2F..",
+        b"/a%00b",
+        b"/a%0ab",
+        b"/a%7f",
+        b"/%",
+        b"/%2",
+        b"/%zz",
+        b"/%ff",
+        b"/%c0%ae",
+        b"/%ed%a0%80",
+        b"/\xff",
+        b"/a#b",
+    ],
+)
+def test_bad_path(target: bytes) -> None:
+    with pytest.raises(paths.BadPath):
+        paths.split(target)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a",
+        "",
+        "/a//b",
+        "/a/../b",
+        "/.",
+        "/a%20b",
+        "/a?b",
+        "/a#b",
+        "/a b",
+        "/{a}b",
+        "/a{b}",
+        "/{}",
+        "/{a-b}",
+        "/{1}",
+        "/{a...}/b",
+        "/{a}/{a}",
+        "/{a",
+        "/{a}}",
+    ],
+)
+def test_bad_template(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        paths.parse(text)
+
+
+def router(*lines: str) -> paths.Router[str]:
+    made: paths.Router[str] = paths.Router()
+    for line in lines:
+        methods, _, path = line.rpartition(" ")
+        made.add(paths.parse(path), tuple(methods.split(",")) if methods else None, line)
+    return made
+
+
+def found(made: paths.Router[str], request: str) -> object:
+    method, target = request.encode().split(b" ")
+    segments = paths.split(target)
+    assert segments is not None
+    result = made.find(method, segments)
+    return (result.what, result.values) if isinstance(result, paths.Found) else result
+
+
+def test_the_most_specific_template_counts_whatever_the_order() -> None:
+    lines = ["/{all...}", "/user/{name}", "/user/me", "/{one}/{two}", "/user/{name}/{rest...}"]
+    for made in (router(*lines), router(*reversed(lines))):
+        assert found(made, "GET /user/me") == ("/user/me", {})
+        assert found(made, "GET /user/you") == ("/user/{name}", {"name": "you"})
+        assert found(made, "GET /a/b") == ("/{one}/{two}", {"one": "a", "two": "b"})
+        assert found(made, "GET /user/me/") == (
+            "/user/{name}/{rest...}",
+            {"name": "me", "rest": ""},
+        )
+        assert found(made, "GET /user/me/a/b") == (
+            "/user/{name}/{rest...}",
+            {"name": "me", "rest": "a/b"},
+        )
+        # A literal that leads nowhere is no reason not to look elsewhere.
+        assert found(made, "GET /user/") == ("/{all...}", {"all": "user/"})
+        assert found(made, "GET /") == ("/{all...}", {"all": ""})
+
+
+def test_a_placeholder_is_never_empty_and_a_trailing_slash_counts() -> None:
+    made = router("/a", "/b/{x}", "/c/{rest...}", "/d/")
+    assert found(made, "GET /a/") == ()
+    assert found(made, "GET /b/") == ()
+    assert found(made, "GET /b") == ()
+    assert found(made, "GET /c") == ()
+    assert found(made, "GET /c/") == ("/c/{rest...}", {"rest": ""})
+    assert found(made, "GET /d") == ()
+    assert found(made, "GET /d/") == ("/d/", {})
+
+
+def test_methods() -> None:
+    made = router("GET /a", "POST,PUT /a", "DELETE /{x}", "/b", "HEAD /h", "GET /h")
+    assert found(made, "GET /a") == ("GET /a", {})
+    assert found(made, "HEAD /a") == ("GET /a", {})
+    assert found(made, "PUT /a") == ("POST,PUT /a", {})
+    # Another template that fits has it.
+    assert found(made, "DELETE /a") == ("DELETE /{x}", {"x": "a"})
+    assert found(made, "PATCH /a") == (b"DELETE", b"GET", b"HEAD", b"POST", b"PUT")
+    assert found(made, "GET /x") == (b"DELETE",)
+    assert found(made, "BREW /b") == ("/b", {})
+    assert found(made, "HEAD /h") == ("HEAD /h", {})
+
+
+def test_two_for_the_same() -> None:
+    for lines in (["/a", "/a"], ["GET /{x}", "GET /{y}"], ["/{a...}", "/{...}"]):
+        with pytest.raises(ValueError, match="two routes for"):
+            router(*lines)
+    router("/a", "GET /a", "/{x}", "/{x...}")
+
+
+def test_many_slashes_cost_no_depth() -> None:
+    made = router("/{a}/{b}/{rest...}", "/x/{b}/{rest...}")
+    segments = paths.split(b"/x/y" + b"/z" * 30000)
+    assert segments is not None
+    result = made.find(b"GET", segments)
+    assert isinstance(result, paths.Found)
+    assert len(result.values["rest"]) == 59999
+
+
+# ---- filling
+
+
+def fill(command: list[str], values: dict[str, str], **more: object) -> tuple[str, ...]:
+    path = "".join(f"/{{{name}}}" for name in values)
+    route = RouteConfig(path=path, command=tuple(command), **more)  # type: ignore[arg-type]
+    return Filling(route).fill(values)[0]
+
+
+def test_values_go_where_they_are_named() -> None:
+    values = {"a": "1", "ab": "2"}
+    assert fill(["x", "{a}", "--n={ab}", "{a}{ab}", "{a...}"], values) == (
+        *("x", "1", "--n=2", "12", "1"),
+    )  # fmt: skip
+    # What is no placeholder of the path stays, and what was put in is not looked through.
+    assert fill(["awk", "{print $1}", "{abc}", "{a}"], {"a": "{ab}", "ab": "{a}"}) == (
+        *("awk", "{print $1}", "{abc}", "{ab}"),
+    )  # fmt: skip
+    assert fill(["x", "{a}"], {"a": "$(id); `id` 'x' \"y\" \\"})[1] == "$(id); `id` 'x' \"y\" \\"
+
+
+def test_no_request_makes_an_option() -> None:
+    for command in (["x", "{a}"], ["x", "{a}b"], ["env", "--", "x", "{a}"], ["x", "--", "{a}"]):
+        with pytest.raises(BadValue, match="hyphen"):
+            fill(command, {"a": "-rf"})
+    assert fill(["x", "--name={a}", "b{a}"], {"a": "-rf"}) == ("x", "--name=-rf", "b-rf")
+    assert fill(["x", "-n{a}"], {"a": "-rf"}) == ("x", "-n-rf")
+    with pytest.raises(BadValue, match="hyphen"):
+        fill(["x", "{a}{b}"], {"a": "", "b": "-rf"})
+    for command in (["x", "-{a}"], ["x", "--{a}"]):
+        with pytest.raises(ValueError, match="choose an option"):
+            fill(command, {"a": "b"})
+
+
+def test_no_request_chooses_the_program() -> None:
+    for program in ("{a}", "/bin/{a}"):
+        with pytest.raises(ValueError, match="choose the program"):
+            fill([program], {"a": "ls"})
+
+
+def test_shell() -> None:
+    script = 'echo "$1 $2"'
+    assert fill([script], {"a": "1", "b": "2"}, shell=True) == (
+        *("/bin/sh", "-c", script, "sh", "1", "2"),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="with a shell"):
+        fill(["echo {a}"], {"a": "1"}, shell=True)
+    with pytest.raises(BadValue, match="hyphen"):
+        fill([script], {"a": "-e"}, shell=True)
+
+
+def test_environment() -> None:
+    environ = {"PATH": "/p", "LC_TIME": "C", "HOME": "/h", "AWS_KEY": "k", "AWS_ID": "i"}
+    assert environment.base(RouteConfig(), environ) == environ
+    assert environment.base(RouteConfig(clear_env=True), environ) == {"PATH": "/p", "LC_TIME": "C"}
+    assert environment.base(RouteConfig(pass_env=("AWS_*",)), environ) == {
+        "PATH": "/p", "LC_TIME": "C", "AWS_KEY": "k", "AWS_ID": "i",
+    }  # fmt: skip
+    assert environment.base(RouteConfig(pass_env=("*",)), environ) == environ
+    assert environment.base(RouteConfig(clear_env=True), {}).keys() == {"PATH"}
+    route = RouteConfig(path="/{a}", clear_env=True, set_env=(("X", "<{a}>"), ("PATH", "/mine")))
+    env = Filling(route).fill({"a": "-$(id)"})[1]
+    assert (env["X"], env["PATH"]) == ("<-$(id)>", "/mine")
+    assert Filling(route).env["X"] == "<{a}>"
