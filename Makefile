@@ -59,7 +59,7 @@ test-py: $(BUILD_STAMP) $(call group,test) ## the Python suite alone (ARGS="-k n
 
 test-backends: $(BUILD_STAMP) $(call group,test) ## the Python suite under each way to spawn
 	@set -e; for backend in $(BACKENDS); do echo "FASTSPAWN_BACKEND=$$backend"; \
-	    FASTSPAWN_BACKEND=$$backend $(RUN) pytest $(ARGS); done
+	    FASTSPAWN_BACKEND=$$backend $(RUN) pytest -m 'not cpython' $(ARGS); done
 
 test-cpython: ## CPython's own suites with our names in their place, on each version found
 	@set -e; for version in $(VERSIONS); do \

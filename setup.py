@@ -19,7 +19,7 @@ if sys.platform not in ("linux", "darwin"):
 # Every source of csrc/ that goes into the module; tests/c/Makefile reads this list too.
 CORE = """
     fault plan fdmap path stdio
-    pad pipe child spawn wait
+    pad pipe child spawn wait talk
     backend_clone3 backend_clone backend_vfork backend_posix_spawn backend_fork
     poller_epoll poller_kqueue heap slots mail feed collect job spawner engine
 """.split()

@@ -1,10 +1,11 @@
 /*
  * fastspawn.h - the whole C interface of the core.
  *
- * Three steps of a process's life, each usable without the next:
+ * Steps of a process's life, each usable without the next:
  *
  *   plan     what to run, as plain data, flattened once        (fsp_plan_*)
  *   spawn    start it on the calling thread, wait, signal      (fsp_spawn, fsp_wait, fsp_kill)
+ *   talk     the same with pipes: feed, collect, wait          (fsp_talk_*)
  *   engine   threads that start, feed, collect, limit and reap (fsp_engine_*, fsp_job_*)
  *
  * Conventions.  Functions return 0 or a positive result, else -errno; results go through
@@ -146,10 +147,7 @@ int fsp_wait(struct fsp_child *child, int block, struct fsp_status *status);
  * is never hit, since the signal goes through the pidfd or to a child that is not reaped yet. */
 int fsp_kill(const struct fsp_child *child, int group, int sig);
 
-/* ---- engine ---------------------------------------------------------------------------- */
-
-struct fsp_engine;
-struct fsp_job;
+/* ---- talk ------------------------------------------------------------------------------ */
 
 enum fsp_io {
     FSP_IO_INHERIT,
@@ -157,6 +155,48 @@ enum fsp_io {
     FSP_IO_PIPE,
     FSP_IO_STDOUT, /* stderr only: where stdout goes */
 };
+
+/* An owned run of bytes. */
+struct fsp_buf {
+    char *data;
+    size_t len, cap;
+};
+
+/* One child from spawn to reap on the calling thread.  By one thread at a time. */
+struct fsp_talk {
+    struct fsp_child child;
+    struct fsp_status status; /* once fsp_talk answered 1 */
+    struct fsp_buf output[2]; /* stdout, stderr: what came so far */
+    int fd[3];                /* our ends of the pipes; -1: none, or at its end */
+    const char *input;        /* what stdin still gets */
+    size_t input_len;
+    uint64_t patience; /* private */
+};
+
+/*
+ * Start the plan with pipes where `in`, `out` and `err` ask for them.  `input` is borrowed until
+ * the end of the talk; stdin is closed after it (SIGPIPE is the caller's to ignore).  As fsp_spawn,
+ * or -EMFILE, -ENFILE, -EINVAL (FSP_IO_STDOUT where stdout is not redirected): then nothing is
+ * left, and no fsp_talk_end is due.
+ */
+int fsp_talk_start(const struct fsp_plan *plan, const enum fsp_io how[3], const void *input,
+                   size_t input_len, struct fsp_talk *talk, struct fsp_error *error);
+
+/*
+ * Feed and collect until every pipe is at its end, whoever holds it, then reap.  1 when that is
+ * done; 0 when `deadline` (CLOCK_MONOTONIC; UINT64_MAX: none) has passed; -EINTR when a signal
+ * was handled, for which the caller may have something to do.  After 0, -EINTR or another error
+ * (-ENOMEM) it can be called again.
+ */
+int fsp_talk(struct fsp_talk *talk, uint64_t deadline);
+
+/* Close and free.  A child that was not reaped is left to the caller, with its pidfd. */
+void fsp_talk_end(struct fsp_talk *talk);
+
+/* ---- engine ---------------------------------------------------------------------------- */
+
+struct fsp_engine;
+struct fsp_job;
 
 struct fsp_limits {
     uint64_t timeout;    /* from spawn to TERM; 0: none */
@@ -176,12 +216,6 @@ struct fsp_job_options {
     const void *input; /* borrowed until the job has ended */
     size_t input_len;
     void *user;
-};
-
-/* An owned run of bytes. */
-struct fsp_buf {
-    char *data;
-    size_t len, cap;
 };
 
 /* How a job ended; valid once its news say `ended`, until fsp_job_free. */

@@ -11,14 +11,32 @@ posix_spawn or fork); without it the first one that works here is used.
 import contextlib
 import os
 from importlib.metadata import version
-from subprocess import DEVNULL, PIPE, STDOUT
+from subprocess import (
+    DEVNULL,
+    PIPE,
+    STDOUT,
+    CalledProcessError,
+    CompletedProcess,
+    SubprocessError,
+    TimeoutExpired,
+    list2cmdline,
+)
 
 from fastspawn import _core
 from fastspawn._core import STREAM, Job
 from fastspawn.command import Command, Limits
 from fastspawn.engine import Engine, Sink
+from fastspawn.popen import Popen
 from fastspawn.process import Process
 from fastspawn.result import Result
+from fastspawn.shortcuts import (
+    call,
+    check_call,
+    check_output,
+    getoutput,
+    getstatusoutput,
+    run,
+)
 
 __version__ = version("fastspawn")
 
@@ -27,14 +45,26 @@ __all__ = [
     "PIPE",
     "STDOUT",
     "STREAM",
+    "CalledProcessError",
     "Command",
+    "CompletedProcess",
     "Engine",
     "Job",
     "Limits",
+    "Popen",
     "Process",
     "Result",
     "Sink",
+    "SubprocessError",
+    "TimeoutExpired",
     "__version__",
+    "call",
+    "check_call",
+    "check_output",
+    "getoutput",
+    "getstatusoutput",
+    "list2cmdline",
+    "run",
 ]
 
 # A wrong name is told by whatever wants to spawn, not by the import.

@@ -109,14 +109,31 @@ cdef extern from "fastspawn.h" nogil:
     int fsp_wait(fsp_child *child, int block, fsp_status *status)
     int fsp_kill(const fsp_child *child, int group, int sig)
 
-    struct fsp_engine
-    struct fsp_job
-
     enum fsp_io:
         FSP_IO_INHERIT
         FSP_IO_NULL
         FSP_IO_PIPE
         FSP_IO_STDOUT
+
+    struct fsp_buf:
+        char *data
+        size_t len
+        size_t cap
+
+    struct fsp_talk:
+        fsp_child child
+        fsp_status status
+        fsp_buf output[2]
+        int fd[3]
+
+    int fsp_talk_start(const fsp_plan *plan, const fsp_io *how, const void *input,
+                       size_t input_len, fsp_talk *talk, fsp_error *error)
+    # The struct of the same name.
+    int fsp_talk_on "fsp_talk"(fsp_talk *talk, uint64_t deadline)
+    void fsp_talk_end(fsp_talk *talk)
+
+    struct fsp_engine
+    struct fsp_job
 
     struct fsp_limits:
         uint64_t timeout
@@ -138,11 +155,6 @@ cdef extern from "fastspawn.h" nogil:
         const void *input
         size_t input_len
         void *user
-
-    struct fsp_buf:
-        char *data
-        size_t len
-        size_t cap
 
     struct fsp_outcome:
         fsp_error error

@@ -7,6 +7,7 @@ is built on it in command.py and engine.py.
 import os
 import resource
 import stat
+import subprocess as _subprocess
 import sys
 from subprocess import DEVNULL as _DEVNULL
 from subprocess import PIPE as _PIPE
@@ -14,14 +15,19 @@ from subprocess import STDOUT as _STDOUT
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EACCES, EINVAL, ENOMEM, ENOTDIR
+from libc.errno cimport EACCES, EINTR, EINVAL, ENOMEM, ENOTDIR
 from libc.stdlib cimport free
-from libc.string cimport memset
+from libc.string cimport memchr, memset
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close
 
 from fastspawn._cfastspawn cimport *
+
+cdef extern from "Python.h":
+    bytes PyUnicode_EncodeFSDefault(object text)
 
 cdef extern from *:
     """
@@ -63,6 +69,12 @@ cdef uint64_t nanoseconds(object seconds) except? 0:
     return <uint64_t>(value * NS)
 
 
+cdef uint64_t monotonic() noexcept:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint64_t>now.tv_sec * NS + <uint64_t>now.tv_nsec
+
+
 # ---- plans -------------------------------------------------------------------------------------
 
 
@@ -86,10 +98,14 @@ cdef class _Strings:
         PyMem_Free(self.array)
 
 
-def _encode(value):
+cdef bytes _encode(value):
     """os.fsencode, refusing what execve would cut short."""
-    data = os.fsencode(value)
-    if b"\0" in data:
+    cdef bytes data
+    if type(value) is str:
+        data = PyUnicode_EncodeFSDefault(value)
+    else:
+        data = os.fsencode(value)
+    if memchr(PyBytes_AS_STRING(data), 0, <size_t>PyBytes_GET_SIZE(data)) != NULL:
         raise ValueError("embedded null byte")
     return data
 
@@ -102,6 +118,30 @@ def _encode_env(env):
             raise ValueError("illegal environment variable name")
         entries.append(key + b"=" + _encode(value))
     return entries
+
+
+cdef bytes _search(env):
+    """The directories that a program without a slash is looked for in, as os.get_exec_path says."""
+    cdef object path = None
+    environ = os.environ if env is None else env
+    if type(environ) is _Environ:
+        # Past its mapping, which runs a lot of Python for what is a bytes object in a dict.
+        path = environ._data.get(b"PATH")
+    elif type(environ) is dict and not _bytes_warning and b"PATH" not in environ:
+        path = environ.get("PATH")
+    if type(path) is bytes:
+        return path
+    if type(path) is str:
+        return PyUnicode_EncodeFSDefault(path)
+    return b":".join([os.fsencode(directory) for directory in os.get_exec_path(env)])
+
+
+cdef object _Environ = type(os.environ)
+cdef bint _bytes_warning = sys.flags.bytes_warning > 0
+
+# Until 3.11.7 and 3.12.1 the standard library takes whatever fails before the exec for a failure
+# to enter the working directory.
+cdef bint _names_cwd = "noexec:chdir" not in _subprocess.Popen._execute_child.__code__.co_consts
 
 
 cdef fsp_io _io(object how, bint is_err) except *:
@@ -159,7 +199,7 @@ cdef class Plan:
         cdef _Strings c_argv = _Strings(args)
         cdef _Strings c_envp = None if env is None else _Strings(_encode_env(env))
         file = _encode(executable if executable is not None else args[0])
-        search = b":".join(os.fsencode(d) for d in os.get_exec_path(env))
+        search = _search(env)
         directory = None if cwd is None else _encode(cwd)
         cdef fsp_spec spec
         memset(&spec, 0, sizeof(spec))
@@ -270,6 +310,8 @@ cdef class Plan:
             return OSError(e.err, os.strerror(e.err), self.executable)
         if e.stage == FSP_STAGE_CWD:
             return OSError(e.err, os.strerror(e.err), self.cwd)
+        if _names_cwd and e.stage > FSP_STAGE_CLONE:
+            return OSError(e.err, os.strerror(e.err), self.cwd)
         return OSError(e.err, os.strerror(e.err))
 
 
@@ -357,6 +399,128 @@ def spawn(Plan plan not None, int stdin=-1, int stdout=-1, int stderr=-1):
     child.pid = child.c.pid
     child.pidfd = child.c.pidfd
     return child
+
+
+def adopt(int pid):
+    """A Child for a process that someone else started, or None.
+
+    It must be a child of this process that nobody reaps at the same time. None where there are no
+    pidfds, or where there is no such child.
+    """
+    cdef Child child
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    child = Child.__new__(Child)
+    child.c.pid = child.pid = pid
+    child.c.pidfd = child.pidfd = pidfd
+    return child
+
+
+cdef class Talk:
+    """A child on this thread with pipes, from spawn to reap: what subprocess.run does.
+
+    Of stdin, stdout and stderr each is None (the caller's own), PIPE or DEVNULL, and stderr may
+    be STDOUT if stdout is redirected. input (bytes-like) goes to stdin, which is then closed.
+    Starting it raises what spawn() does.
+    """
+
+    cdef fsp_talk c
+    cdef bint started
+    cdef bint piped[2]
+    cdef Py_buffer input
+
+    def __init__(self, Plan plan not None, stdin=None, stdout=None, stderr=None, input=None):
+        cdef fsp_io[3] how
+        cdef fsp_error error
+        cdef fsp_plan *c = plan.get()
+        cdef int r
+        if self.started:
+            raise TypeError("a talk cannot be initialized twice")
+        if _backend_error is not None:
+            raise ValueError(_backend_error)
+        how[0] = _io(stdin, False)
+        how[1] = _io(stdout, False)
+        how[2] = _io(stderr, True)
+        self.piped[0] = how[1] == FSP_IO_PIPE
+        self.piped[1] = how[2] == FSP_IO_PIPE
+        if input is not None:
+            PyObject_GetBuffer(input, &self.input, PyBUF_SIMPLE)
+        with nogil:
+            r = fsp_talk_start(c, how, self.input.buf, <size_t>self.input.len, &self.c, &error)
+        if r < 0:
+            raise plan.error(&error)
+        self.started = True
+
+    def __dealloc__(self):
+        PyBuffer_Release(&self.input)
+        if self.started:
+            fsp_talk_end(&self.c)
+            if self.c.child.pidfd >= 0:
+                close(self.c.child.pidfd)
+
+    def communicate(self, timeout=None):
+        """Feed and collect until the pipes are at their end, then reap: True.
+
+        False when that took more than timeout seconds. Signal handlers run meanwhile; after what
+        they raise, as after False, it can be called again.
+        """
+        cdef uint64_t deadline = <uint64_t>-1
+        cdef int r
+        if not self.started:
+            raise ValueError("the talk was not started")
+        if timeout is not None:
+            deadline = monotonic() + nanoseconds(max(0, timeout))
+        while self.c.child.pid > 0:
+            PyErr_CheckSignals()
+            with nogil:
+                r = fsp_talk_on(&self.c, deadline)
+            if r == 0:
+                return False
+            if r == -ENOMEM:
+                raise MemoryError()
+            if r < 0 and r != -EINTR:
+                raise OSError(-r, os.strerror(-r))
+        return True
+
+    def close(self):
+        """Close the pipes."""
+        fsp_talk_end(&self.c)
+
+    def detach(self):
+        """A Child for the rest of its life, to be waited for by the caller."""
+        cdef Child child = Child.__new__(Child)
+        child.c = self.c.child
+        child.pid = self.c.child.pid
+        child.pidfd = self.c.child.pidfd
+        child.status = self.c.status
+        child.ended = self.c.child.pid <= 0
+        self.c.child.pid = self.c.child.pidfd = -1
+        return child
+
+    @property
+    def returncode(self):
+        """int once it has been reaped (negative: the signal; 0 if someone else reaped it)."""
+        return self.c.status.code
+
+    cdef object output(self, int stream):
+        cdef fsp_buf *buf = &self.c.output[stream]
+        if not self.piped[stream] or (buf.len == 0 and self.c.fd[stream + 1] >= 0):
+            return None
+        return PyBytes_FromStringAndSize(buf.data, <Py_ssize_t>buf.len)
+
+    @property
+    def stdout(self):
+        """bytes that came so far; None without a pipe, or if nothing came, not even its end."""
+        return self.output(0)
+
+    @property
+    def stderr(self):
+        """As stdout."""
+        return self.output(1)
 
 
 # ---- the engine's path -------------------------------------------------------------------------

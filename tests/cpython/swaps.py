@@ -7,5 +7,15 @@ def nothing() -> None:
     """The standard library as it is: what ours is compared with."""
 
 
-PAIRS: list[tuple[str, str]] = []
+def synchronous() -> None:
+    """All that subprocess exports, ours."""
+    import subprocess
+
+    import fastspawn
+
+    for name in (*subprocess.__all__, "list2cmdline"):
+        setattr(subprocess, name, getattr(fastspawn, name))
+
+
+PAIRS: list[tuple[str, str]] = [("test.test_subprocess", "synchronous")]
 """Each suite, and the swap under which it has to pass."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import subprocess
 from importlib.metadata import distribution
 from importlib.resources import files
 from pathlib import Path
@@ -67,7 +68,7 @@ def test_all() -> None:
         for name, value in vars(fastspawn).items()
         if not name.startswith("_") and getattr(value, "__module__", "").startswith("fastspawn")
     }
-    public |= {"DEVNULL", "PIPE", "STDOUT"}  # plain numbers
+    public |= {*subprocess.__all__, "list2cmdline"}  # its classes and numbers, too
     assert public == set(fastspawn.__all__) - {"__version__"}
 
 

@@ -1,0 +1,234 @@
+"""subprocess.Popen, started by the core.
+
+Only the start, the wait with a timeout and the signals are ours; everything else is the standard
+library's. What the core does not do, or does not understand, is handed to the standard library as
+well, which then does it or says what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import select
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from time import monotonic
+from typing import Any, AnyStr
+
+from fastspawn._core import Child, Plan, adopt, spawn
+
+# What the standard library passes to Popen._execute_child. A version that passes something else
+# starts its children itself.
+_ARGUMENTS = (
+    "args executable preexec_fn close_fds pass_fds cwd env startupinfo creationflags shell "
+    "p2cread p2cwrite c2pread c2pwrite errread errwrite restore_signals gid gids uid umask "
+    "start_new_session"
+).split()
+_UNDERSTOOD = list(inspect.signature(subprocess.Popen._execute_child).parameters)[1:] in (  # type: ignore[attr-defined]
+    _ARGUMENTS,
+    [*_ARGUMENTS, "process_group"],  # since Python 3.11
+)
+
+SHELL = "/system/bin/sh" if hasattr(sys, "getandroidapilevel") else "/bin/sh"
+
+MAX_NAP = 3600.0
+"""Seconds for which poll(2) is asked to wait at a time; it counts milliseconds in an int."""
+
+
+def argument_vector(args: Any, shell: Any, executable: Any) -> list[Any]:
+    """What subprocess makes of its args."""
+    if isinstance(args, os.PathLike) and shell:
+        raise TypeError("path-like args is not allowed when shell is true")
+    argv = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
+    return [executable or SHELL, "-c", *argv] if shell else argv
+
+
+def _are_ints(values: Iterable[object]) -> bool:
+    return all(isinstance(value, int) for value in values)
+
+
+class Popen(subprocess.Popen[AnyStr]):
+    """subprocess.Popen with the start, the timed wait and the signals of fastspawn.
+
+    Arguments, attributes, methods and errors are those of the running Python's subprocess.Popen.
+    The child is started without copying this process, whatever its size and number of open files,
+    and without holding the GIL. wait() and communicate() with a timeout wait for the exit instead
+    of looking for it, and a signal is never sent to another process that got the number of a
+    child that is gone.
+
+    preexec_fn, user, group and extra_groups are left to the standard library's own code, as is
+    everything when subprocess._USE_VFORK is false.
+    """
+
+    _core_child: Child | None = None
+    """The child until it has been reaped, where there are pidfds."""
+    _reaped = False
+
+    if _UNDERSTOOD:
+
+        def _execute_child(
+            self,
+            args: Any,
+            executable: Any,
+            preexec_fn: Any,
+            close_fds: Any,
+            pass_fds: Any,
+            cwd: Any,
+            env: Any,
+            startupinfo: Any,
+            creationflags: Any,
+            shell: Any,
+            p2cread: int,
+            p2cwrite: int,
+            c2pread: int,
+            c2pwrite: int,
+            errread: int,
+            errwrite: int,
+            restore_signals: Any,
+            gid: Any,
+            gids: Any,
+            uid: Any,
+            umask: Any,
+            start_new_session: Any,
+            *process_group: Any,
+        ) -> None:
+            # They may be readable only once, and are read twice when the plan fails.
+            if not isinstance(args, (str, bytes, os.PathLike)):
+                args = list(args)
+            if not isinstance(pass_fds, Sequence):
+                pass_fds = list(pass_fds)
+            plan, argv = None, None
+            easy = preexec_fn is None and gid is None and gids is None and uid is None
+            ints = (restore_signals, umask, start_new_session, *process_group)
+            if (
+                easy
+                and min(p2cread, c2pwrite, errwrite) >= -1
+                and _are_ints(ints)
+                and getattr(subprocess, "_USE_VFORK", True)
+            ):
+                group = process_group[0] if process_group and process_group[0] >= 0 else None
+                # Whatever is wrong with the arguments: the standard library says it.
+                with contextlib.suppress(Exception):
+                    argv = argument_vector(args, shell, executable)
+                    plan = Plan(
+                        argv,
+                        executable=executable,
+                        env=env,
+                        cwd=cwd,
+                        pass_fds=pass_fds,
+                        close_fds=bool(close_fds),
+                        restore_signals=bool(restore_signals),
+                        start_new_session=bool(start_new_session),
+                        process_group=group,
+                        umask=umask,
+                    )
+            if plan is None:
+                super()._execute_child(  # type: ignore[misc]
+                    args,
+                    executable,
+                    preexec_fn,
+                    close_fds,
+                    pass_fds,
+                    cwd,
+                    env,
+                    startupinfo,
+                    creationflags,
+                    shell,
+                    p2cread,
+                    p2cwrite,
+                    c2pread,
+                    c2pwrite,
+                    errread,
+                    errwrite,
+                    restore_signals,
+                    gid,
+                    gids,
+                    uid,
+                    umask,
+                    start_new_session,
+                    *process_group,
+                )
+                self._core_child = adopt(self.pid)
+                return
+            sys.audit("subprocess.Popen", plan.executable, argv, cwd, env)
+            child = spawn(plan, p2cread, c2pwrite, errwrite)
+            self.pid = child.pid
+            self._core_child = child if child.pidfd >= 0 else None
+            self._child_created = True
+            self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
+
+    def _handle_exitstatus(self, *args: Any, **options: Any) -> None:
+        """Called by whoever reaped the child. The pidfd is closed when nobody uses it any more."""
+        super()._handle_exitstatus(*args, **options)  # type: ignore[misc]
+        self._reaped = True
+        self._core_child = None
+
+    def _look(self) -> None:
+        """Reap without waiting; under the lock."""
+        if self.returncode is None:
+            pid, status = self._try_wait(os.WNOHANG)  # type: ignore[attr-defined]
+            if pid == self.pid:
+                self._handle_exitstatus(status)
+
+    def _wait(self, timeout: float | None) -> int:
+        child = self._core_child
+        if timeout is None or child is None or self.returncode is not None:
+            code: int = super()._wait(timeout)  # type: ignore[misc]
+            return code
+        lock = self._waitpid_lock  # type: ignore[attr-defined]
+        end = monotonic() + timeout
+        ending = select.poll()
+        ending.register(child.pidfd, select.POLLIN)
+        left = timeout
+        while True:
+            # Held by another thread that waits, or that is about to tell the return code.
+            if lock.acquire(timeout=min(max(left, 0), MAX_NAP)):
+                try:
+                    self._look()
+                finally:
+                    lock.release()
+                if self.returncode is not None:
+                    return self.returncode
+            left = end - monotonic()
+            if left <= 0:
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            ending.poll(min(left, MAX_NAP) * 1000)
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal to the child, if it is still there."""
+        child = self._core_child
+        if child is None and not self._reaped:
+            super().send_signal(sig)
+            return
+        self.poll()
+        if child is not None and self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill(sig)
+
+
+def take_over(child: Child, args: Any) -> Popen[Any]:
+    """A Popen without pipes for a child that runs."""
+    process: Popen[Any] = Popen.__new__(Popen)
+    process.__dict__.update(
+        args=args,
+        pid=child.pid,
+        returncode=None,
+        stdin=None,
+        stdout=None,
+        stderr=None,
+        encoding=None,
+        errors=None,
+        text_mode=None,
+        pipesize=-1,
+        _waitpid_lock=threading.Lock(),
+        _input=None,
+        _communication_started=False,
+        _sigint_wait_secs=0.25,
+        _closed_child_pipe_fds=True,
+        _child_created=True,
+        _core_child=child if child.pidfd >= 0 else None,
+    )
+    return process

@@ -1,0 +1,301 @@
+"""run, call, check_call, check_output, getoutput and getstatusoutput of subprocess.
+
+They are the standard library's on fastspawn.Popen. A command with common arguments takes a shorter
+way to the same result: one call into the core starts it, feeds and collects without the GIL, and
+reaps it, and no Popen or file object is made.
+"""
+
+from __future__ import annotations
+
+import codecs
+import locale
+import math
+import operator
+import subprocess
+import sys
+from collections.abc import Callable
+from subprocess import (
+    DEVNULL,
+    PIPE,
+    STDOUT,
+    CalledProcessError,
+    CompletedProcess,
+    TimeoutExpired,
+)
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from fastspawn._core import Plan, Talk
+from fastspawn.popen import Popen, argument_vector, take_over
+
+_Outcome = tuple[Any, Any, Any]
+"""The return code, stdout and stderr."""
+
+_QUICK = frozenset(
+    "stdin stdout stderr shell executable cwd env text universal_newlines encoding errors".split()
+)
+"""Keyword arguments with which a command may take the shorter way."""
+
+# ---- may it? ---------------------------------------------------------------------------------
+
+# Tests and tools replace subprocess.Popen, or methods of it, to see or forbid processes: then
+# every process has to come from there.
+_stdlib = (subprocess.Popen, Popen)
+_methods = operator.attrgetter(
+    "__new__", "__init__", "__enter__", "__exit__", "communicate", "wait", "poll", "kill",
+    "_get_handles", "_execute_child", "_communicate", "_wait",
+)  # fmt: skip
+_untouched = _methods(Popen)
+
+
+def _is_replaced() -> bool:
+    return subprocess.Popen not in _stdlib or _methods(Popen) != _untouched
+
+
+# What 3.11 and later encode and decode with if nothing else is asked for.
+_default_encoding: Callable[[], str] = getattr(
+    subprocess, "_text_encoding", lambda: locale.getpreferredencoding(False)
+)
+
+_CODECS = frozenset({"utf-8", "ascii", "iso8859-1"})
+"""Those whose decoding does not depend on how the bytes are cut."""
+_HANDLERS = frozenset({"strict", "ignore", "replace", "surrogateescape", "backslashreplace"})
+
+
+def _codec(encoding: Any, errors: Any) -> tuple[str, str] | None:
+    """Both for str.encode, or None if it is not sure what they would do."""
+    if encoding is None:
+        if sys.flags.warn_default_encoding:
+            return None
+        encoding = _default_encoding()
+    if errors is None:
+        errors = "strict"
+    if type(encoding) is not str or type(errors) is not str or errors not in _HANDLERS:
+        return None
+    try:
+        known = codecs.lookup(encoding).name in _CODECS
+    except LookupError:
+        return None
+    return (encoding, errors) if known else None
+
+
+def _is_stream(value: object, *special: int) -> bool:
+    return value is None or (type(value) is int and value in special)
+
+
+# ---- the shorter way -------------------------------------------------------------------------
+
+
+def _text(data: bytes | None, codec: tuple[str, str]) -> str | None:
+    if data is None:
+        return None
+    text = data.decode(*codec)
+    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def _abandon(talk: Talk, args: Any, exc: BaseException, end: float | None) -> None:
+    """Leave a child as Popen's context manager does after an exception in communicate()."""
+    process = take_over(talk.detach(), args)
+    if isinstance(exc, KeyboardInterrupt):
+        # The child, too, has had the terminal's SIGINT, and has a moment to leave by itself.
+        patience = process._sigint_wait_secs  # type: ignore[attr-defined]
+        if end is not None:
+            patience = min(patience, end - monotonic())
+        try:
+            process._wait(timeout=patience)
+        except TimeoutExpired:
+            process.kill()
+        talk.close()
+        return
+    process.kill()
+    talk.close()
+    process.wait()
+
+
+def _quick(
+    args: Any,
+    input: Any,
+    timeout: Any,
+    *,
+    stdin: Any = None,
+    stdout: Any = None,
+    stderr: Any = None,
+    shell: Any = False,
+    executable: Any = None,
+    cwd: Any = None,
+    env: Any = None,
+    text: Any = None,
+    universal_newlines: Any = None,
+    encoding: Any = None,
+    errors: Any = None,
+) -> _Outcome | None:
+    """Run it, or None: nothing was done, and it is for Popen to do it or to say what is wrong."""
+    if not (
+        _is_stream(stdin, PIPE, DEVNULL)
+        and _is_stream(stdout, PIPE, DEVNULL)
+        and _is_stream(stderr, PIPE, DEVNULL, STDOUT)
+        and (stdout is not None or stderr != STDOUT)
+        and (timeout is None or (type(timeout) in (int, float) and not math.isnan(timeout)))
+        and (isinstance(args, (list, tuple)) or type(args) in (str, bytes))
+        and (text is None or universal_newlines is None)
+        and not _is_replaced()
+    ):
+        return None
+    codec = None
+    if encoding or errors or text or universal_newlines:
+        codec = _codec(encoding, errors)
+        if codec is None:
+            return None
+    if input is not None:
+        if type(input) not in ((str,) if codec else (bytes, bytearray)):
+            return None
+        if codec:
+            input = input.encode(*codec)
+    try:
+        argv = argument_vector(args, shell, executable)
+        plan = Plan(argv, executable=executable, env=env, cwd=cwd)
+    except Exception:
+        return None
+    if subprocess._active:  # type: ignore[attr-defined]
+        subprocess._cleanup()  # type: ignore[attr-defined]
+    sys.audit("subprocess.Popen", plan.executable, argv, cwd, env)
+    end = None if timeout is None else monotonic() + timeout
+    talk = Talk(plan, stdin, stdout, stderr, input)
+    try:
+        if not talk.communicate(timeout):
+            raise TimeoutExpired(args, timeout, talk.stdout, talk.stderr)
+    except BaseException as exc:
+        _abandon(talk, args, exc, end)
+        raise
+    out, err = talk.stdout, talk.stderr
+    if codec:
+        return talk.returncode, _text(out, codec), _text(err, codec)
+    return talk.returncode, out, err
+
+
+# ---- subprocess's functions ------------------------------------------------------------------
+
+
+def _class() -> type[subprocess.Popen[Any]]:
+    return Popen if subprocess.Popen in _stdlib else subprocess.Popen
+
+
+def _complete(
+    popenargs: tuple[Any, ...], input: Any, timeout: Any, kwargs: dict[str, Any]
+) -> tuple[Any, _Outcome]:
+    """Run it to its end: its args and how it ended."""
+    if len(popenargs) == 1 and kwargs.keys() <= _QUICK:
+        done = _quick(popenargs[0], input, timeout, **kwargs)
+        if done is not None:
+            return popenargs[0], done
+    with _class()(*popenargs, **kwargs) as process:
+        try:
+            out, err = process.communicate(input, timeout=timeout)
+        except TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        except:
+            process.kill()
+            raise
+        return process.args, (process.poll(), out, err)
+
+
+def _wait_for(popenargs: tuple[Any, ...], timeout: Any, kwargs: dict[str, Any]) -> int:
+    """The return code; pipes are not looked after."""
+    if len(popenargs) == 1 and kwargs.keys() <= _QUICK and PIPE not in _streams(kwargs):
+        done = _quick(popenargs[0], None, timeout, **kwargs)
+        if done is not None:
+            code: int = done[0]
+            return code
+    with _class()(*popenargs, **kwargs) as process:
+        try:
+            return process.wait(timeout=timeout)
+        except:
+            process.kill()
+            raise
+
+
+def _streams(kwargs: dict[str, Any]) -> list[int]:
+    values = map(kwargs.get, ("stdin", "stdout", "stderr"))
+    return [value for value in values if type(value) is int]
+
+
+if TYPE_CHECKING:
+    run = subprocess.run
+    call = subprocess.call
+    check_call = subprocess.check_call
+    check_output = subprocess.check_output
+    getoutput = subprocess.getoutput
+    getstatusoutput = subprocess.getstatusoutput
+else:
+
+    def run(*popenargs, input=None, capture_output=False, timeout=None, check=False, **kwargs):
+        """subprocess.run: run a command to its end and return a CompletedProcess.
+
+        The arguments are those of Popen, and: input (bytes, or str in text mode) for stdin;
+        capture_output for both stdout=PIPE and stderr=PIPE; timeout in seconds, after which the
+        child is killed and TimeoutExpired raised, with the output so far; check, to raise
+        CalledProcessError for a return code other than 0.
+        """
+        if input is not None:
+            if kwargs.get("stdin") is not None:
+                raise ValueError("stdin and input arguments may not both be used.")
+            kwargs["stdin"] = PIPE
+        if capture_output:
+            if kwargs.get("stdout") is not None or kwargs.get("stderr") is not None:
+                raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+            kwargs["stdout"] = kwargs["stderr"] = PIPE
+        args, (code, out, err) = _complete(popenargs, input, timeout, kwargs)
+        if check and code:
+            raise CalledProcessError(code, args, out, err)
+        return CompletedProcess(args, code, out, err)
+
+    def call(*popenargs, timeout=None, **kwargs):
+        """subprocess.call: run a command to its end and return the return code.
+
+        The arguments are those of Popen, and timeout in seconds, after which the child is killed
+        and TimeoutExpired raised.
+        """
+        return _wait_for(popenargs, timeout, kwargs)
+
+    def check_call(*popenargs, **kwargs):
+        """subprocess.check_call: as call(), but CalledProcessError for a code other than 0."""
+        code = call(*popenargs, **kwargs)
+        if code:
+            command = kwargs.get("args")
+            raise CalledProcessError(code, popenargs[0] if command is None else command)
+        return 0
+
+    def check_output(*popenargs, timeout=None, **kwargs):
+        """subprocess.check_output: the stdout of a command.
+
+        The arguments are those of run(), without stdout and check. CalledProcessError for a
+        return code other than 0.
+        """
+        for name in ("stdout", "check"):
+            if name in kwargs:
+                raise ValueError(f"{name} argument not allowed, it will be overridden.")
+        if kwargs.get("input", "") is None:
+            # As if it were empty, and not stdin left alone, as it has always been.
+            modes = ("universal_newlines", "text", "encoding", "errors")
+            kwargs["input"] = "" if any(map(kwargs.get, modes)) else b""
+        return run(*popenargs, stdout=PIPE, timeout=timeout, check=True, **kwargs).stdout
+
+    def getstatusoutput(cmd, *, encoding=None, errors=None):
+        """subprocess.getstatusoutput: the return code of a shell command, and stdout and stderr
+        as one text without its last newline."""
+        result = run(
+            cmd,
+            shell=True,
+            text=True,
+            stdout=PIPE,
+            stderr=STDOUT,
+            encoding=encoding,
+            errors=errors,
+        )
+        return result.returncode, result.stdout.removesuffix("\n")
+
+    def getoutput(cmd, *, encoding=None, errors=None):
+        """subprocess.getoutput: as getstatusoutput(), but only the text."""
+        return getstatusoutput(cmd, encoding=encoding, errors=errors)[1]
