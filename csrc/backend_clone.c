@@ -47,5 +47,6 @@ const struct fsp_backend fsp_backend_clone = {
     .shares_memory = true,
     .shares_table = true,
     .detaches = true,
+    .on_trial = true,
 };
 #endif

@@ -7,6 +7,9 @@
  * the protocol is that of the other backends; only the error lies on a page that both share.
  * The raw system call runs no atfork handlers: the child never returns to code that would need
  * them.
+ *
+ * QEMU's user mode ignores CLONE_VFORK, as it may: such a system is recognised with a child that
+ * takes its time, and there the exec is waited for with a pipe that it closes.
  */
 #include "internal.h"
 #include "rawsys.h"
@@ -14,23 +17,97 @@
 #ifdef __linux__
 #include <sched.h>
 
-static long start(struct fsp_launch *l) {
+/* What parent and child share. */
+struct page {
+    struct fsp_error error;
+    int told;
+};
+
+static int suspends; /* 1: we are suspended, -1: we are not; 0: not known yet */
+
+static long start(int (*child)(void *), void *arg) {
     unsigned long flags = CLONE_VFORK | SIGCHLD;
     long pid = raw(clone, flags, 0, 0, 0, 0);
-    if (pid == 0) _exit(fsp_child_main(l));
+    if (pid == 0) _exit(child(arg));
+    return pid;
+}
+
+static int slow_child(void *arg) {
+    volatile struct page *page = arg;
+    struct timespec ms = {0, 1000000};
+    raw(nanosleep, &ms, NULL);
+    page->told = 1;
+    return 0;
+}
+
+/* Once per process: 0 or the clone's -errno. */
+static int learn(volatile struct page *page) {
+    if (__atomic_load_n(&suspends, __ATOMIC_RELAXED)) return 0;
+    struct fsp_status status;
+    struct fsp_child child = {-1, -1};
+    long pid = start(slow_child, (void *)page);
+    if (pid < 0) return (int)pid;
+    int told = page->told;
+    child.pid = (pid_t)pid;
+    fsp_wait(&child, 1, &status);
+    __atomic_store_n(&suspends, told ? 1 : -1, __ATOMIC_RELAXED);
+    return 0;
+}
+
+static bool is_named(const struct fsp_launch *l, int fd) {
+    for (size_t i = 0; i < l->nmoves; i++)
+        if (l->moves[i].source == fd || l->moves[i].target == fd) return true;
+    return false;
+}
+
+/* The descriptor at a number that the plan does not name, or -errno and closed. */
+static int move_away(const struct fsp_launch *l, int fd) {
+    while (fd >= 0 && (fd < 3 || is_named(l, fd))) {
+        int next = sys_dup_above(fd, fd < 3 ? 3 : fd + 1);
+        sys_close(fd);
+        fd = next;
+    }
+    return fd;
+}
+
+static int open_tell(const struct fsp_launch *l, int fd[2]) {
+    int r = sys_pipe(fd);
+    if (r < 0) return r;
+    for (int i = 0; i < 2; i++) fd[i] = move_away(l, fd[i]);
+    r = fd[0] < 0 ? fd[0] : fd[1] < 0 ? fd[1] : 0;
+    for (int i = 0; i < 2 && r < 0; i++) sys_close(fd[i]);
+    return r;
+}
+
+static void wait_for_exec(int fd[2]) {
+    char none;
+    sys_close(fd[1]);
+    while (sys_read(fd[0], &none, 1) > 0) continue;
+    sys_close(fd[0]);
+}
+
+static long start_and_wait(struct fsp_launch *l) {
+    if (__atomic_load_n(&suspends, __ATOMIC_RELAXED) > 0) return start(fsp_child_main, l);
+    int fd[2], r = open_tell(l, fd);
+    if (r < 0) return r;
+    l->tell = fd[1];
+    long pid = start(fsp_child_main, l);
+    l->tell = 0;
+    wait_for_exec(fd);
     return pid;
 }
 
 static int launch(struct fsp_launch *l) {
     volatile struct fsp_error *mine = l->error;
-    volatile struct fsp_error *shared = sys_mmap(sizeof *shared, MAP_SHARED);
-    if (shared == NULL) return -ENOMEM;
+    volatile struct page *page = sys_mmap(sizeof *page, MAP_SHARED);
+    if (page == NULL) return -ENOMEM;
     l->reset_handlers = true;
-    l->error = shared;
-    long pid = start(l);
+    l->error = &page->error;
+    long pid = learn(page);
+    if (pid == 0) pid = start_and_wait(l);
     l->error = mine;
-    *mine = *shared;
-    munmap((void *)shared, sizeof *shared);
+    *mine = page->error;
+    munmap((void *)page, sizeof *page);
     if (pid < 0) return (int)pid;
     int pidfd = sys_pidfd_open((pid_t)pid);
     l->child = (struct fsp_child){(pid_t)pid, pidfd < 0 ? -1 : pidfd};

@@ -180,4 +180,5 @@ const struct fsp_backend fsp_backend_posix_spawn = {
     .launch = launch,
     .shares_memory = true,
     .by_libc = true,
+    .on_trial = true,
 };

@@ -27,5 +27,6 @@ const struct fsp_backend fsp_backend_vfork = {
     .name = "vfork",
     .launch = launch,
     .shares_memory = true,
+    .on_trial = true,
 };
 #endif

@@ -148,14 +148,16 @@ static FSP_UNINSTRUMENTED long set_identity(const struct fsp_plan *plan, enum fs
     return r;
 }
 
-static FSP_UNINSTRUMENTED bool is_kept(const struct fsp_plan *plan, long fd) {
+static FSP_UNINSTRUMENTED bool is_kept(const struct fsp_launch *l, long fd) {
+    const struct fsp_plan *plan = l->plan;
+    if (l->tell && l->tell == fd) return true;
     for (size_t i = 0; i < plan->nkeep; i++)
         if (plan->keep[i] == fd) return true;
     return false;
 }
 
 /* Before Linux 5.9: ask /proc which descriptors there are, or try every number there may be. */
-static FSP_UNINSTRUMENTED void sweep_slowly(const struct fsp_plan *plan) {
+static FSP_UNINSTRUMENTED void sweep_slowly(const struct fsp_launch *l) {
     struct dirent64_head {
         uint64_t ino;
         int64_t off;
@@ -169,7 +171,7 @@ static FSP_UNINSTRUMENTED void sweep_slowly(const struct fsp_plan *plan) {
         uint64_t limit[2] = {0};
         if (raw(prlimit64, 0, RLIMIT_NOFILE, NULL, limit) < 0) limit[0] = 1 << 16;
         for (long fd = 3; fd < (long)limit[0]; fd++)
-            if (!is_kept(plan, fd)) raw(close, fd);
+            if (!is_kept(l, fd)) raw(close, fd);
         return;
     }
     while ((n = raw(getdents64, dir, buf, sizeof buf)) > 0)
@@ -178,21 +180,30 @@ static FSP_UNINSTRUMENTED void sweep_slowly(const struct fsp_plan *plan) {
             long fd = 0;
             const char *c = entry->name;
             for (; *c >= '0' && *c <= '9'; c++) fd = fd * 10 + (*c - '0');
-            if (c > entry->name && fd > 2 && fd != dir && !is_kept(plan, fd)) raw(close, fd);
+            if (c > entry->name && fd > 2 && fd != dir && !is_kept(l, fd)) raw(close, fd);
             at += entry->reclen;
         }
     raw(close, dir);
 }
 
+static FSP_UNINSTRUMENTED long close_gap(const struct fsp_launch *l, unsigned first,
+                                         unsigned last) {
+    unsigned tell = (unsigned)l->tell;
+    if (tell < first || tell > last) return raw(close_range, first, last, 0);
+    long r = tell > first ? raw(close_range, first, tell - 1, 0) : 0;
+    return r < 0 || tell == last ? r : raw(close_range, tell + 1, last, 0);
+}
+
 /* Close the gaps between what is kept (ascending, see plan.c). */
-static FSP_UNINSTRUMENTED void sweep(const struct fsp_plan *plan) {
+static FSP_UNINSTRUMENTED void sweep(const struct fsp_launch *l) {
+    const struct fsp_plan *plan = l->plan;
     unsigned from = 3;
     for (size_t i = 0; i <= plan->nkeep; i++) {
         unsigned keep = i < plan->nkeep ? (unsigned)plan->keep[i] : 0;
         if (i < plan->nkeep && keep < 3) continue;
         unsigned last = i < plan->nkeep ? keep - 1 : ~0u;
-        if (from <= last && raw(close_range, from, last, 0) < 0) {
-            sweep_slowly(plan);
+        if (from <= last && close_gap(l, from, last) < 0) {
+            sweep_slowly(l);
             return;
         }
         from = keep + 1;
@@ -241,7 +252,7 @@ FSP_UNINSTRUMENTED int fsp_child_main(void *arg) {
         return failed(l, r, FSP_STAGE_PGROUP, -1);
     if ((r = set_rlimits(plan, &index)) < 0) return failed(l, r, FSP_STAGE_RLIMIT, index);
     if ((r = set_identity(plan, &stage)) < 0) return failed(l, r, stage, -1);
-    if (l->sweep) sweep(plan);
+    if (l->sweep) sweep(l);
     raw(rt_sigprocmask, SIG_SETMASK, &l->mask, NULL, sizeof l->mask);
     r = try_exec(l);
     return failed(l, r, FSP_STAGE_EXEC, -1);

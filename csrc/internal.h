@@ -93,6 +93,7 @@ struct fsp_launch {
     bool reset_handlers; /* the backend could not ask the kernel to */
     uint64_t mask;
     volatile struct fsp_error *error; /* zero until the child fails */
+    int tell; /* 0, or a descriptor of ours that closes on exec and on nothing else */
 
     bool detached; /* the parent goes on: the table is a copy, the pad is the child's */
     struct fsp_pad *pad;
@@ -111,6 +112,7 @@ struct fsp_backend {
     bool shares_table;  /* offers FSP_TABLE_UNSHARE and FETCH */
     bool by_libc;       /* knows only what posix_spawn does */
     bool detaches;      /* can leave the parent running */
+    bool on_trial;      /* emulators do not keep its promise: see spawn.c */
 };
 
 extern const struct fsp_backend fsp_backend_clone3, fsp_backend_clone, fsp_backend_vfork,

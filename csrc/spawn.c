@@ -7,7 +7,7 @@
  *
  * Backends are tried in order of preference, by behaviour and not by name of the system: one
  * whose clone is refused (ENOSYS, EPERM from seccomp; EINVAL for flags it does not know, or in a
- * time namespace) is not tried again.
+ * time namespace) is not tried again, nor is one that loses what its child reports.
  */
 #include "internal.h"
 
@@ -152,13 +152,47 @@ static int attempt(struct fsp_launch *l, const struct fsp_backend *b, const stru
     }
 }
 
+/*
+ * QEMU's user mode makes a plain fork of a vfork: the child's memory is its own, and a failure
+ * that it reports there would look like a program that ran.  A backend that such an emulator may
+ * offer has to report one failure first: nobody can execute a directory.
+ */
+static bool is_trusted(struct fsp_launch *l, const struct fsp_backend *b) {
+    static char *const argv[] = {"/", NULL};
+    static const struct fsp_plan directory = {
+        .file = "/",
+        .argv = argv,
+        .envp = argv + 1,
+        .umask = -1,
+        .uid = FSP_ID_NONE,
+        .gid = FSP_ID_NONE,
+    };
+    static bool trusted[NBACKENDS];
+    struct fsp_launch trial = {.plan = &directory, .pad = l->pad, .mask = l->mask};
+    volatile struct fsp_error *told = trial.error = &l->pad->error;
+    unsigned i = 0;
+    if (!b->on_trial) return true;
+    while (backends[i] != b) i++;
+    if (LOAD(trusted[i])) return true;
+    told->err = 0;
+    if (b->launch(&trial) < 0) return true; /* not now, or not at all: the spawn itself will tell */
+    bury(&trial.child);
+    if (told->err == 0) return false;
+    STORE(trusted[i], true);
+    return true;
+}
+
 static int with_backends(struct fsp_launch *l, const struct fsp_stdio *io, bool detached,
                          struct fsp_error *error) {
     for (;;) {
         unsigned i = LOAD(preferred);
         const struct fsp_backend *b = backend_for(l->plan, i);
         l->detached = detached && b->detaches;
-        int r = attempt(l, b, io, error);
+        int r = -ENOSYS;
+        if (is_trusted(l, b))
+            r = attempt(l, b, io, error);
+        else
+            *error = (struct fsp_error){ENOSYS, FSP_STAGE_CLONE, -1};
         bool refused = r < 0 && error->stage == FSP_STAGE_CLONE && is_refusal(r);
         if (!refused || LOAD(pinned) || i + 1 >= NBACKENDS || b != backends[i]) return r;
         /* Another thread may have moved on already. */
