@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import signal
 import time
 from collections.abc import Coroutine, Iterator
 from typing import Any, TypeVar
@@ -69,6 +70,15 @@ def find_leaks(before: Snapshot) -> list[str]:
             collected = True
         time.sleep(0.001)
     return leaks
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals() -> None:
+    """A shell ignores these in what it runs in the background, and children inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
+        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,8 @@
  *   PROGRAM --helper MODE [FD]
  *
  * `report` tells on FD (default 1) what a process can see of how it was started, as name=value
- * lines.  It looks at its descriptors before it opens any.
+ * lines.  It looks at its descriptors before it opens any.  `linger` lets itself be traced, says
+ * that it is here, and waits for the end of its stdin.
  */
 #include "support.h"
 
@@ -13,6 +14,9 @@
 #include <stdio.h>
 #include <sys/resource.h>
 
+#ifdef __linux__
+#include <sys/prctl.h>
+#endif
 #ifdef __APPLE__
 #include <mach-o/dyld.h>
 #endif
@@ -98,6 +102,17 @@ static void write_all(int fd) {
     }
 }
 
+static void linger(void) {
+    char byte;
+#ifdef __linux__
+    prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0); /* unknown where there is no Yama */
+#endif
+    add("here\n");
+    write_all(1);
+    len = 0;
+    while (read(0, &byte, 1) > 0) continue;
+}
+
 static void find_self(const char *argv0) {
 #ifdef __APPLE__
     uint32_t size = sizeof support_self;
@@ -113,6 +128,7 @@ void support_begin(int argc, char **argv) {
     find_self(argv[0]);
     if (argc < 3 || strcmp(argv[1], "--helper") != 0) return;
     if (strcmp(argv[2], "burn") == 0) burn();
+    if (strcmp(argv[2], "linger") == 0) linger();
     if (strcmp(argv[2], "report") == 0) report(argc, argv);
     write_all(argc > 3 && argv[3][0] >= '0' && argv[3][0] <= '9' ? atoi(argv[3]) : 1);
     _exit(0);

@@ -219,12 +219,16 @@ static void output_as_long_as_the_cap_is_whole(void) {
 /* ---- what children see ---- */
 
 static void children_have_nothing_of_the_caller(void) {
-    int before[2], after[2];
-    CHECK(pipe(before) == 0); /* not close-on-exec */
+    /* Not close-on-exec; below, between and above the numbers of the engine's own. */
+    int pipes[3][2];
+    CHECK(pipe(pipes[0]) == 0);
+    int hole = dup(0);
+    CHECK(pipe(pipes[1]) == 0);
+    close(hole);
     struct fsp_engine *e = listen_engine(1);
     struct fsp_engine_stats stats;
     fsp_engine_stats(e, &stats);
-    CHECK(pipe(after) == 0);
+    CHECK(pipe(pipes[2]) == 0);
     for (int started = 0; started < 2; started++) {
         struct fsp_job_options options = listen_options();
         options.flags = started ? FSP_JOB_STARTED : 0;
@@ -237,18 +241,18 @@ static void children_have_nothing_of_the_caller(void) {
         CHECK(strncmp(fds, "0:", 2) == 0 && strstr(fds, " 1:") && strstr(fds, " 2:"));
         listen_free(&one, 1);
     }
+    for (int i = 0; i < 3; i++) {
+        close(pipes[i][1]);
+#ifdef __linux__
+        /* Nor does a spawner hold up what the caller closes. */
+        struct pollfd ended = {pipes[i][0], POLLIN, 0};
+        CHECK_INT(poll(&ended, 1, TAP_PATIENCE_MS), 1);
+#endif
+        close(pipes[i][0]);
+    }
 #ifdef __linux__
     CHECK_INT(stats.private_tables, 1);
-    /* Nor does a spawner hold up what the caller closes. */
-    char byte;
-    close(before[1]);
-    CHECK_INT(read(before[0], &byte, 1), 0);
-#else
-    close(before[1]);
 #endif
-    close(before[0]);
-    close(after[0]);
-    close(after[1]);
     fsp_engine_free(e);
 }
 
@@ -256,14 +260,21 @@ static void children_have_nothing_of_the_caller(void) {
 static void a_descriptor_that_a_spawner_does_not_have(void) {
     struct fsp_engine *e = listen_engine(1);
     int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-    int keep = fcntl(fd, F_DUPFD_CLOEXEC, 300);
+    int keep = fcntl(fd, F_DUPFD_CLOEXEC, 300), crowd[40];
+    /* Nor may its own numbers be taken for those of the process. */
+    for (size_t i = 0; i < LENGTH(crowd); i++) crowd[i] = dup(fd);
     struct fsp_spec spec = COMMAND("/bin/true");
     spec.keep_fds = &keep;
     spec.nkeep_fds = 1;
-    listen_submit(e, spec, listen_options(), &one);
-    CHECK(listen_to_end(e, &one, 1));
-    CHECK_INT(one.outcome->error.index, keep);
-    expect_never_ran(EBADF, FSP_STAGE_FDS);
+    for (int started = 0; started < 2; started++) {
+        struct fsp_job_options options = listen_options();
+        options.flags = started ? FSP_JOB_STARTED : 0;
+        listen_submit(e, spec, options, &one);
+        CHECK(listen_to_end(e, &one, 1));
+        CHECK_INT(one.outcome->error.index, keep);
+        expect_never_ran(EBADF, FSP_STAGE_FDS);
+    }
+    for (size_t i = 0; i < LENGTH(crowd); i++) close(crowd[i]);
     close(fd);
     close(keep);
     fsp_engine_free(e);
@@ -314,6 +325,21 @@ static void spawners_take_no_signals(void) {
     fsp_engine_free(e);
 }
 
+/* But those with which libc makes every thread change its identity it must answer. */
+static void change_identity(void *unused) {
+    struct fsp_engine *e = listen_engine(2);
+    (void)unused;
+    CHECK_INT(setgid(getgid()), 0);
+    CHECK_INT(setuid(getuid()), 0);
+    run(SHELL("exit 0"));
+    listen_free(&one, 1);
+    fsp_engine_free(e);
+}
+
+static void spawners_follow_a_change_of_identity(void) {
+    tap_fork(change_identity, NULL);
+}
+
 static void a_pipe_is_used_once(void) {
     struct heard late;
     memset(&late, 0, sizeof late);
@@ -354,6 +380,7 @@ int main(int argc, char **argv) {
     support_begin(argc, argv);
     tap_begin();
     support_dir();
+    RUN(spawners_follow_a_change_of_identity); /* first: TSan starts no threads in later forks */
     RUN(a_command_runs);
     RUN(its_streams_are_apart);
     RUN(its_streams_may_be_one);

@@ -5,6 +5,9 @@
 #include "listen.h"
 
 #include <stdio.h>
+#ifdef __linux__
+#include <sys/ptrace.h>
+#endif
 
 #define MS 1000000ull
 
@@ -403,6 +406,87 @@ static void someone_else_reaps(void) {
     fsp_engine_free(e);
 }
 
+#ifdef __linux__
+
+struct tracing {
+    pid_t pid;
+    int ready, hold; /* to write to once it traces, to read from until it may let go */
+};
+
+static void trace(void *arg) {
+    const struct tracing *t = arg;
+    char byte = 0;
+    CHECK_INT(ptrace(PTRACE_SEIZE, t->pid, NULL, NULL), 0);
+    CHECK_INT(write(t->ready, &byte, 1), 1);
+    CHECK_INT(read(t->hold, &byte, 1), 1);
+    CHECK_INT(waitpid(t->pid, NULL, 0), t->pid);
+}
+
+static bool is_zombie(pid_t pid) {
+    char path[32], state = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL) return false;
+    bool ok = fscanf(file, "%*d (%*[^)]) %c", &state) == 1;
+    fclose(file);
+    return ok && state == 'Z';
+}
+
+/* A child that has ended and cannot be waited for yet: its tracer is told first. */
+static void ended_but_not_waitable(void) {
+    struct fsp_engine *e = listen_engine(1);
+    struct tracing t;
+    int ready[2], hold[2];
+    char byte = 0;
+    support_pipe(ready, 3);
+    support_pipe(hold, 3);
+    listen_submit(e, HELPER("linger"), talking(), &one);
+    CHECK(LISTEN_UNTIL(e, one.chunks));
+    t = (struct tracing){fsp_job_outcome(one.job)->pid, ready[1], hold[0]};
+    int tracer = tap_fork_start(trace, &t);
+    close(ready[1]);
+    CHECK_INT(read(ready[0], &byte, 1), 1);
+    fsp_job_write_eof(one.job);
+    CHECK(WAIT_UNTIL(is_zombie(t.pid)));
+    /* The spawner has other work, and does it. */
+    for (int i = 0; i < 5; i++) {
+        struct heard more = {0};
+        listen_submit(e, SHELL("echo more"), listen_options(), &more);
+        CHECK(listen_to_end(e, &more, 1));
+        listen_free(&more, 1);
+    }
+    CHECK_INT(one.ended, 0);
+    CHECK_INT(write(hold[1], &byte, 1), 1);
+    CHECK(listen_to_end(e, &one, 1));
+    tap_fork_end(tracer);
+    close(ready[0]);
+    close(hold[0]);
+    close(hold[1]);
+    expect_end(0, false, false, "here\n");
+    fsp_engine_free(e);
+}
+
+/* Until the reap its pid could be taken by a foreign waitpid and given away; its pidfd cannot. */
+static void a_leader_that_is_gone_is_named_by_its_pidfd(void) {
+    struct fsp_engine *e = listen_engine(1);
+    struct fsp_job_options options = talking();
+    siginfo_t info = {0};
+    options.flags |= FSP_JOB_STARTED;
+    listen_submit(e, SHELL("sleep 100 & echo out"), options, &one);
+    CHECK(LISTEN_UNTIL(e, one.started));
+    id_t pid = (id_t)fsp_job_outcome(one.job)->pid;
+    CHECK_INT(waitid(P_PID, pid, &info, WEXITED | WNOWAIT), 0);
+    faults_arm("pidfd_send_signal", 0, 0, FAULTS_NONE);
+    fsp_job_cancel(one.job);
+    CHECK(listen_to_end(e, &one, 1));
+    CHECK(faults_seen() > 0);
+    faults_off();
+    expect_end(0, false, true, "out\n");
+    fsp_engine_free(e);
+}
+
+#endif
+
 static void children_are_ignored(void) {
     struct sigaction before;
     struct fsp_engine *e = listen_engine(1);
@@ -527,6 +611,10 @@ int main(int argc, char **argv) {
     RUN(signals_reach_the_child);
     RUN(signals_reach_the_group);
     RUN(someone_else_reaps);
+#ifdef __linux__
+    RUN(ended_but_not_waitable);
+    RUN(a_leader_that_is_gone_is_named_by_its_pidfd);
+#endif
     RUN(children_are_ignored);
     RUN(stopping_does_not_wait_for_a_drain);
     RUN(stopping_does_not_wait_for_a_reader);

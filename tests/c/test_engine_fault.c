@@ -5,6 +5,8 @@
  * What is learnt from a refusal is never unlearnt, so parts run in processes of their own (before
  * any engine has been made here: TSan starts no threads in a process forked from one with threads).
  */
+#include "rawsys.h"
+
 #include "listen.h"
 
 #include <stdio.h>
@@ -477,10 +479,58 @@ static void give_up_a_child(void *unused) {
     CHECK_INT(waitpid(pid, NULL, 0), pid);
 }
 
+#ifdef __linux__
+
+/* On our memory, like the child that reads and writes them. */
+static int on_its_way, go_on;
+static pid_t self;
+
+static FSP_UNINSTRUMENTED int no_signals_and_no_exec(const char *call) {
+    struct timespec ms = {0, 1000000};
+    if (raw6(SYS_getpid, 0, 0, 0, 0, 0, 0) == self) return no_signals(call);
+    __atomic_store_n(&on_its_way, 1, __ATOMIC_RELAXED);
+    while (!__atomic_load_n(&go_on, __ATOMIC_RELAXED))
+        raw6(SYS_nanosleep, (long)&ms, 0, 0, 0, 0, 0);
+    return 0;
+}
+
+/* One that is given up before its exec still reads its plan. */
+static void give_up_a_child_on_its_way(void *unused) {
+    struct fsp_spec spec = COMMAND("/bin/true");
+    struct fsp_plan *plan = support_plan(&spec);
+    struct fsp_job_options options = listen_options();
+    struct heard heard = {0};
+    (void)unused;
+    self = getpid();
+    options.user = &heard;
+    options.limits.kill_grace = 0;
+    struct fsp_engine *e = listen_engine(1);
+    fsp_fault_set(no_signals_and_no_exec);
+    CHECK_INT(fsp_engine_submit(e, plan, &options, &heard.job), 0);
+    CHECK(LISTEN_UNTIL(e, __atomic_load_n(&on_its_way, __ATOMIC_RELAXED)));
+    fsp_job_cancel(heard.job);
+    CHECK(listen_to_end(e, &heard, 1));
+    CHECK_INT(heard.outcome->status.lost, 1);
+    pid_t pid = heard.outcome->pid;
+    listen_free(&heard, 1);
+    fsp_engine_free(e);
+    CHECK_INT(plan->refs, 2); /* ours, and its own for ever */
+    __atomic_store_n(&go_on, 1, __ATOMIC_RELAXED);
+    CHECK_INT(waitpid(pid, NULL, 0), pid);
+}
+
+#endif
+
 /* Side by side, because they take as long as they must. */
 static void what_does_not_end_is_given_up(void) {
     int lack = tap_fork_start(lack_for_ever, NULL);
+#ifdef __linux__
+    int child = tap_fork_start(give_up_a_child_on_its_way, NULL);
+#endif
     tap_fork(give_up_a_child, NULL);
+#ifdef __linux__
+    tap_fork_end(child);
+#endif
     tap_fork_end(lack);
 }
 

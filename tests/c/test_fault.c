@@ -304,6 +304,33 @@ static void no_memory_for_a_stack(void) {
     tap_fork(fail_to_map, "mprotect");
 }
 
+/* Below the child's stack there is nothing: an overflow is a fault and no corruption. */
+static void a_stack_has_an_end(void) {
+    struct fsp_pad *pad = fsp_pad_get();
+    int fd[2];
+    REQUIRE(pad);
+    support_pipe(fd, 3);
+    const char *lowest = fsp_pad_stack(pad);
+    CHECK_INT(write(fd[1], lowest, 1), 1);
+    CHECK(write(fd[1], lowest - 1, 1) == -1 && errno == EFAULT);
+    CHECK(write(fd[1], lowest - 4096, 1) == -1 && errno == EFAULT);
+    close(fd[0]);
+    close(fd[1]);
+    fsp_pad_put(pad);
+}
+
+/* A child may still be on it, though its spawn has returned: it serves no other until then. */
+static void a_stack_in_use_is_not_given_out(void) {
+    struct fsp_pad *pad = fsp_pad_get(), *others[100];
+    REQUIRE(pad);
+    pad->child = 1;
+    fsp_pad_put(pad);
+    for (size_t i = 0; i < LENGTH(others); i++) CHECK((others[i] = fsp_pad_get()) != pad);
+    for (size_t i = 0; i < LENGTH(others); i++) fsp_pad_put(others[i]);
+    pad->child = 0;
+    fsp_pad_put(pad);
+}
+
 static void with_each_backend(void) {
     make_plan();
     RUN(any_one_call_fails);
@@ -391,6 +418,8 @@ int main(int argc, char **argv) {
     tap_begin();
     support_each_backend(with_each_backend);
     make_plan();
+    RUN(a_stack_has_an_end);
+    RUN(a_stack_in_use_is_not_given_out);
     RUN(names_are_known);
     RUN(a_refused_backend_is_passed_over);
     RUN(a_lack_is_no_refusal);

@@ -176,7 +176,10 @@ static void expect_table(struct fsp_spec spec, struct fsp_stdio io, const struct
     size_t len = 0;
     struct run run;
     struct stat st;
-    int out = io.fd[1] >= 0 ? dup(io.fd[1]) : open_file(5);
+    /* Out of the way: a low number may be closed here on purpose. */
+    int low = io.fd[1] >= 0 ? dup(io.fd[1]) : open_file(5);
+    int out = fcntl(low, F_DUPFD_CLOEXEC, 30);
+    close(low);
     CHECK(out >= 0 && ftruncate(out, 0) == 0);
     if (io.fd[1] < 0) io.fd[1] = out;
     for (size_t i = 0; i < n; i++) {

@@ -228,6 +228,10 @@ static void someone_else_reaped_it(void) {
             CHECK_INT(fsp_kill(&child, 0, SIGTERM), -ESRCH);
             CHECK_INT(fsp_kill(&child, 1, SIGTERM), -ESRCH);
             CHECK_INT(faults_seen(), 0);
+            /* Nor where a group cannot be signalled through a pidfd. */
+            faults_arm(NULL, EINVAL, 0, 1);
+            CHECK_INT(fsp_kill(&child, 1, SIGTERM), -ESRCH);
+            CHECK_INT(faults_count_of("kill"), 0);
             faults_off();
         }
         expect_lost(&child);
