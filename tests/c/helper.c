@@ -86,9 +86,9 @@ static void report(int argc, char **argv) {
 /* Use the processor until it shows. */
 static void burn(void) {
     struct rusage usage;
-    static volatile unsigned long work;
+    volatile unsigned long work = 0;
     do {
-        for (int i = 0; i < 100000; i++) work += (unsigned long)i;
+        while (++work % 100000) continue;
         getrusage(RUSAGE_SELF, &usage);
     } while (usage.ru_utime.tv_sec == 0 && usage.ru_utime.tv_usec < 30000);
 }

@@ -466,6 +466,25 @@ static void a_refused_identity_never_runs(void) {
 }
 
 /* An identity changed on shared memory takes the parent's dumpability with it. */
+static int handlers_run;
+
+static void count_handler(void) {
+    handlers_run++;
+}
+
+/* What the program, or the interpreter, does at a fork is not for a child that will execute. */
+static void fork_handlers_do_not_run(void) {
+    static bool registered;
+    struct run run;
+    struct fsp_spec spec = SHELL("exit 3");
+    if (!registered) CHECK_INT(pthread_atfork(count_handler, count_handler, count_handler), 0);
+    registered = true;
+    int before = handlers_run;
+    support_run(&spec, &run);
+    CHECK_INT(run.status.code, 3);
+    CHECK_INT(handlers_run, before);
+}
+
 static void the_parent_stays_as_it_is(void) {
     struct run run;
     struct fsp_spec spec = COMMAND("/bin/true");
@@ -542,6 +561,7 @@ static void with_each_backend(void) {
     RUN(no_groups_at_all);
     RUN(what_is_not_allowed_is_an_error);
     RUN(a_refused_identity_never_runs);
+    RUN(fork_handlers_do_not_run);
     RUN(the_parent_stays_as_it_is);
     RUN(many_threads_spawn);
 }

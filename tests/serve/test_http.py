@@ -93,13 +93,21 @@ def test_http10_without_host(serve: Serve) -> None:
 
 
 def test_http10_keeps_alive_when_asked(serve: Serve) -> None:
+    """Two answers on one connection, unless a slow machine makes a stream of the first."""
     server = serve()
-    with server.connect() as client:
-        for _ in range(2):
-            client.get("/", "Connection: keep-alive", version="1.0")
-            answer = client.read()
-            assert answer.body == b"hi\n"
-            assert answer.fields["connection"] == "keep-alive"
+    for _ in range(20):
+        with server.connect() as client:
+            for _ in range(2):
+                client.get("/", "Connection: keep-alive", version="1.0")
+                answer = client.read()
+                assert answer.body == b"hi\n"
+                if answer.fields["connection"] == "close":
+                    assert "content-length" not in answer.fields
+                    break
+                assert answer.fields["connection"] == "keep-alive"
+            else:
+                return
+    pytest.fail("it never kept the connection")
 
 
 def test_http10_stream_ends_with_the_connection(
