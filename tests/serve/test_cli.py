@@ -48,7 +48,7 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
         (["--workers", "0"], ["--workers", "of at least 1"]),
         (["--loop", "trio"], ["--loop", "'trio'"]),
         (["--strategy", "magic"], ["--strategy"]),
-        (["--mode", "cgi"], ["--mode"]),
+        (["--mode", "fcgi"], ["--mode"]),
         (["--exec-timeout", "soon"], ["--exec-timeout", "'soon' is not a duration"]),
         (["--exec-timeout", "0"], ["--exec-timeout", "more than 0"]),
         (["--max-body", "1X"], ["--max-body", "'1X' is not a size"]),

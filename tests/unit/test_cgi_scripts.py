@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastspawn.serve.cgi.request import Refused, parse_target
+from fastspawn.serve.cgi.request import Refused
 from fastspawn.serve.cgi.scripts import ScriptDirectory
+from fastspawn.serve.paths import BadPath, split
 
 
 def make(path: Path, mode: int = 0o755) -> Path:
@@ -106,6 +107,16 @@ def test_directory_of_scripts(tmp_path: Path) -> None:
         directory.find(b"/show")
 
 
+def test_directory_below_a_route(site: Path) -> None:
+    directory = ScriptDirectory(str(site / "cgi-bin"))
+    script = directory.find_below(b"/app/v1/sub/deep/x", 2)
+    assert (script.name, script.path_info) == (b"/app/v1/sub/deep", b"/x")
+    for path, status in ((b"/app/v1", 404), (b"/app/v1/", 403), (b"/app/v1/out", 403)):
+        with pytest.raises(Refused) as refused:
+            directory.find_below(path, 2)
+        assert refused.value.status == status
+
+
 def test_root_of_the_file_system_is_a_directory_too() -> None:
     with pytest.raises(Refused) as refused:
         ScriptDirectory("/").find(b"/cgi-bin/no such script")
@@ -152,9 +163,11 @@ def test_nothing_outside_is_ever_found(site: Path) -> None:
     def check(segments: list[str]) -> None:
         target = "/" + "/".join(segments)
         try:
-            script = directory.find(parse_target(target.encode()).path)
-        except Refused:
-            return
-        assert script.file in allowed
+            decoded = split(target.encode()) or ()
+            # As the server asks, and as it would if paths were not checked before.
+            for path in ("/" + "/".join(decoded), target):
+                assert directory.find(path.encode()).file in allowed
+        except (BadPath, Refused):
+            pass
 
     check()

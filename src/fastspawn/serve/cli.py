@@ -18,6 +18,7 @@ from typing import Any, Final, NoReturn, TypeVar
 from fastspawn import _core
 
 from . import listen, server, settings, workers
+from .cgi.scripts import ScriptDirectory
 from .config import Config, RouteConfig
 from .filling import SHELL
 from .options import GROUPS, OPTIONS
@@ -86,6 +87,14 @@ def check(config: Config) -> None:
         raise UsageError(str(error)) from error
     for route in config.routes:
         where = "" if len(config.routes) == 1 else f"{settings.title(route)}: "
+        if route.cgi_dir is not None:
+            try:
+                ScriptDirectory(route.cgi_dir)
+            except ValueError as error:
+                raise UsageError(f"{where}--cgi-dir {route.cgi_dir}: {error}") from error
+            except OSError as error:
+                raise UsageError(f"{where}--cgi-dir {route.cgi_dir}: {error.strerror}") from error
+            continue
         try:
             command_of(route).resolve()
         except (TypeError, ValueError) as error:
@@ -139,6 +148,8 @@ def _summary(routes: Sequence[RouteConfig]) -> tuple[str, str]:
     """What is served, and by which strategies."""
     how = ", ".join(sorted({route.strategy for route in routes}))
     if len(routes) == 1:
+        if routes[0].cgi_dir is not None:
+            return f"the scripts of {routes[0].cgi_dir}", how
         return f"`{shlex.join(routes[0].command)}`", how
     return f"{len(routes)} routes", how
 

@@ -8,7 +8,7 @@ from typing import Literal
 from .paths import ANY_PATH
 
 LoopName = Literal["uvloop", "asyncio"]
-ModeName = Literal["raw"]
+ModeName = Literal["raw", "cgi"]
 StrategyName = Literal["direct", "subprocess"]
 StderrName = Literal["inherit", "discard", "merge"]
 
@@ -38,6 +38,14 @@ class RouteConfig:
     strategy: StrategyName = "direct"
     stderr: StderrName = "inherit"
     content_type: str = "text/plain; charset=utf-8"
+
+    # Mode cgi.
+    cgi_dir: str | None = None
+    """The scripts below it are the commands."""
+    document_root: str | None = None
+    pass_authorization: bool = False
+    stream_chunked: bool = False
+    buffer_body: int | None = 64 * 1024 * 1024
 
     # Enough for a few hundred sleepers, few enough that processes do not only fight for the
     # cores; the rest waits its turn, so a burst of clients is served late rather than refused.

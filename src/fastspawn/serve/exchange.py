@@ -221,6 +221,11 @@ class Exchange:
 
     # ---- the answer: called by the strategy
 
+    @property
+    def chunked(self) -> bool:
+        """Once the head is sent: the body goes out in chunks."""
+        return not self.http10 and not self.head_only
+
     def on_drain(self) -> None:
         if self.connection is not None:
             self.connection.resume_body()
@@ -238,6 +243,10 @@ class Exchange:
                 delay.discard(self)
                 self.release()
             return
+        self._stream(connection, data)
+
+    def _stream(self, connection: Connection, data: bytes) -> None:
+        """More of an output whose end is not known."""
         self.sent += len(data)
         if not self.head_sent:
             self._start_stream(connection, data)
@@ -254,8 +263,7 @@ class Exchange:
         connection = self.connection
         if connection is not None:
             data, self.held = self.held, b""
-            self.sent += len(data)
-            self._start_stream(connection, data)
+            self._stream(connection, data)
 
     def on_exit(self, job: Any) -> None:
         self.route.admission.leave()

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .cgi.exchange import CgiExchange
+from .cgi.gateway import Gateway
 from .exchange import Exchange
 
 if TYPE_CHECKING:
@@ -45,4 +47,13 @@ def mode(name: ModeName) -> Mode:
     return _MODES[name]
 
 
-_MODES: dict[ModeName, Mode] = {"raw": Mode(Exchange, wants_fields=False, spawner=_raw)}
+def _cgi(route: Route) -> Spawn:
+    """The command of the route, or a script of its directory, as RFC 3875 has it."""
+    gateway = route.gateway = Gateway(route)
+    return gateway.spawn
+
+
+_MODES: dict[ModeName, Mode] = {
+    "raw": Mode(Exchange, wants_fields=False, spawner=_raw),
+    "cgi": Mode(CgiExchange, wants_fields=True, spawner=_cgi),
+}

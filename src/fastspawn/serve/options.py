@@ -46,6 +46,7 @@ GROUPS: Final = (
     "processes",
     "routes",
     "commands",
+    "CGI",
     "limits",
     "connections",
     "other",
@@ -62,7 +63,7 @@ def _make() -> list[Option]:
         kind: Kind = "text",
         metavar: str | None = None,
     ) -> None:
-        of_route = group in ("commands", "limits")
+        of_route = group in ("commands", "CGI", "limits")
         made.append(Option(name, group, text, convert, kind, metavar, of_route))
 
     group = "configuration"
@@ -88,7 +89,8 @@ def _make() -> list[Option]:
         "may be repeated", values.route, "list", "'[METHOD,... ]/PATH=CMD'")  # fmt: skip
 
     group = "commands"
-    add("mode", "raw: standard output is the body (default: raw)", choice("raw"), "text", "MODE")
+    add("mode", "raw: standard output is the body; cgi: a header and the body, as in RFC 3875 "
+        "(default: raw)", choice("raw", "cgi"), "text", "MODE")  # fmt: skip
     add("strategy", "direct: the C engine; subprocess: asyncio's own (default: direct)",
         choice("direct", "subprocess"), "text", "NAME")  # fmt: skip
     add("shell", "each command is one word, run by `sh -c` (default: off)", values.boolean,
@@ -104,6 +106,19 @@ def _make() -> list[Option]:
         choice("inherit", "discard", "merge"), "text", "WHERE")  # fmt: skip
     add("content-type", "of the answer (default: text/plain; charset=utf-8)", values.media_type,
         "text", "TYPE")  # fmt: skip
+
+    group = "CGI"
+    add("cgi-dir", "instead of CMD: the scripts in DIR/cgi-bin and DIR/htbin (or in DIR itself, if "
+        "it has neither) at /cgi-bin/ and /htbin/, as http.server --cgi had them; no other files "
+        "are served", values.path, "text", "DIR")  # fmt: skip
+    add("document-root", "DOCUMENT_ROOT, and what PATH_TRANSLATED begins with (default: that of "
+        "--cgi-dir)", values.path, "text", "DIR")  # fmt: skip
+    add("pass-authorization", "let scripts see Authorization and Proxy-Authorization (default: "
+        "off)", values.boolean, "flag")  # fmt: skip
+    add("buffer-body", "how much of a chunked request is kept until its end, which tells "
+        "CONTENT_LENGTH; more get 413 (default: 64M)", limit(size), "size", "SIZE")  # fmt: skip
+    add("stream-chunked", "hand on a chunked request as it comes, without CONTENT_LENGTH "
+        "(default: off)", values.boolean, "flag")  # fmt: skip
 
     group = "limits"
     add("max-inflight", "processes at once (default: 256)", number(1), "number", "N")

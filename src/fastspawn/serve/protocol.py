@@ -236,7 +236,16 @@ class Connection(asyncio.Protocol):
         version = parser.get_http_version()
         route = self._routing.sole
         if route is None:
-            exchange = self._make_exchange(parser, version != "1.1")
+            fields = self._fields
+            if fields is not None:
+                self._fields = []
+            exchange = self._make_exchange(
+                parser.get_method(),
+                self._target,
+                version != "1.1",
+                parser.should_keep_alive(),
+                fields,
+            )
         else:
             exchange = Exchange(
                 self,
@@ -320,6 +329,21 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.close()
 
+    def replace(
+        self, exchange: Exchange, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]]
+    ) -> Exchange:
+        """Another request, without a body, to be answered in the place of ``exchange``, which is
+        the current one and past answering. The caller begins it."""
+        # What the client may still be sending belongs to neither.
+        keep = exchange.keep and exchange.complete
+        other = self._make_exchange(method, target, exchange.http10, keep, fields)
+        other.complete = exchange.complete
+        if not other.complete:
+            self._parsing = None
+            self._deaf = True
+        self._current = other
+        return other
+
     def done(self, exchange: Exchange) -> None:
         """The current exchange has been answered, or is past answering."""
         self._current = None
@@ -361,7 +385,7 @@ class Connection(asyncio.Protocol):
             if byte := _STATUS_START[self._probed : self._probed + 1]:
                 self._probed += 1
                 self.transport.write(byte)
-        elif self._probed < _ZEROS and not current.http10 and not current.head_only:
+        elif self._probed < _ZEROS and current.chunked:
             self._probed += 1
             self.transport.write(b"0")
 
@@ -433,20 +457,22 @@ class Connection(asyncio.Protocol):
         if not self._paused:
             self.transport.resume_reading()
 
-    def _make_exchange(self, parser: HttpRequestParser, http10: bool) -> Exchange:
+    def _make_exchange(
+        self,
+        method: bytes,
+        target: bytes,
+        http10: bool,
+        keep: bool,
+        fields: list[tuple[bytes, bytes]] | None,
+    ) -> Exchange:
         """The exchange of the route that is asked for, or one that will be refused."""
-        method = parser.get_method()
-        keep = parser.should_keep_alive()
-        fields = self._fields
-        if fields is not None:
-            self._fields = []
-        found = self._routing.find(method, self._target, fields)
+        found = self._routing.find(method, target, fields)
         if isinstance(found[0], int):
-            exchange = Exchange(self, self._routing.nowhere, method, self._target, http10, keep)
+            exchange = Exchange(self, self._routing.nowhere, method, target, http10, keep)
             exchange.refusal = found
         else:
             route, match = found
-            exchange = route.exchange(self, route, method, self._target, http10, keep)
+            exchange = route.exchange(self, route, method, target, http10, keep)
             exchange.match = match
         return exchange
 

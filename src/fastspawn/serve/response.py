@@ -21,6 +21,8 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 CHUNK_END: Final = b"\r\n"
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
+_SERVER: Final = b"\r\nServer: fastspawn"
+
 _REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTTPStatus} | {
     # The phrases of RFC 9110; the standard library's differ between Python versions.
     413: b"Content Too Large",
@@ -30,18 +32,19 @@ _REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTT
 class Heads:
     """The heads of answers of one type. ``refresh`` must be called every second."""
 
-    __slots__ = ("_chunked", "_plain", "_start", "_type", "sized")
+    __slots__ = ("_chunked", "_date", "_plain", "_start", "_type", "sized")
 
     def __init__(self, content_type: str) -> None:
         self._type = content_type.encode("latin-1")
-        self._start = self._plain = self._chunked = self.sized = b""
+        self._date = self._start = self._plain = self._chunked = self.sized = b""
         """``sized``: the head of a 200 up to the value of Content-Length."""
         self.refresh()
 
     def refresh(self) -> None:
         """Take the current time into the heads."""
         date = formatdate(time.time(), usegmt=True).encode("ascii")
-        self._start = b"\r\nServer: fastspawn\r\nDate: " + date + b"\r\nContent-Type: "
+        self._date = b"\r\nDate: " + date
+        self._start = _SERVER + self._date + b"\r\nContent-Type: "
         self._plain = b"HTTP/1.1 200 OK" + self._start + self._type
         self._chunked = self._plain + b"\r\nTransfer-Encoding: chunked"
         self.sized = self._plain + b"\r\nContent-Length: "
@@ -49,6 +52,22 @@ class Heads:
     def streamed(self, *, chunked: bool, end: bytes) -> bytes:
         """The head of a 200 of unknown length: chunked, or until the connection closes."""
         return (self._chunked if chunked else self._plain) + end
+
+    def passed_on(
+        self, status: int, reason: bytes, fields: list[tuple[bytes, bytes]], end: bytes
+    ) -> bytes:
+        """The head of an answer with somebody else's fields, and Server and Date if they are not
+        among them. ``end``: more fields, each after a CRLF, and how the head ends."""
+        names = {name.lower() for name, _ in fields}
+        return b"".join(
+            (
+                b"HTTP/1.1 %d %b" % (status, reason),
+                b"" if b"server" in names else _SERVER,
+                b"" if b"date" in names else self._date,
+                *(b"\r\n%b: %b" % field for field in fields),
+                end,
+            )
+        )
 
     def refused(
         self, status: int, text: bytes, *, end: bytes, body: bool, fields: bytes = b""

@@ -13,6 +13,7 @@ from .modes import mode
 if TYPE_CHECKING:
     from .access import AccessLog
     from .admission import Admission
+    from .cgi.gateway import Gateway
     from .config import RouteConfig
     from .response import Heads
     from .strategy import Strategy
@@ -55,6 +56,7 @@ class Route:
         "delay",
         "exchange",
         "filling",
+        "gateway",
         "heads",
         "log",
         "max_body",
@@ -82,6 +84,8 @@ class Route:
         self.max_body = sys.maxsize if config.max_body is None else config.max_body
         self.template = paths.parse(config.path)
         self.filling = Filling(config)
+        self.gateway: Gateway
+        """Of mode cgi only."""
         chosen = mode(config.mode)
         self.exchange = chosen.exchange
         self.wants_fields = chosen.wants_fields

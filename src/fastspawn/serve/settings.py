@@ -74,8 +74,14 @@ def _config(merged: dict[str, Any]) -> Config:
         if option.of_route and option.field in merged
     }
     given = merged.pop("route", [])
-    if "command" in merged or not given:
-        rest = {"command": merged.pop("command")} if "command" in merged else {}
+    # Not for each route: like CMD, it answers what they do not.
+    rest = {
+        name: value
+        for name, value in (("command", merged.pop("command", None)),
+                            ("cgi_dir", common.pop("cgi_dir", None)))
+        if value is not None
+    }  # fmt: skip
+    if rest or not given:
         given = [*given, rest]
     routes = tuple(_route(common, each) for each in given)
     _add_up(routes)
@@ -86,6 +92,10 @@ def _config(merged: dict[str, Any]) -> Config:
 def _route(common: Mapping[str, Any], own: Mapping[str, Any]) -> RouteConfig:
     fields = {**common, **own}
     where = fields.pop("where", None)
+    if "cgi_dir" in fields:
+        if "command" in fields:
+            raise SettingsError(f"{where or ''}a command and --cgi-dir exclude each other")
+        fields["mode"] = "cgi"
     for name in _SUMS:
         fields[name] = (*common.get(name, ()), *own.get(name, ()))
     try:

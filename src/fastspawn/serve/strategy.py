@@ -93,9 +93,9 @@ class Strategy(Protocol):
         self,
         sink: Sink,
         input: Any,
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        cwd: str | None = None,
+        argv: Sequence[str | bytes],
+        env: Mapping[str, str] | Mapping[bytes, bytes],
+        cwd: str | bytes | None = None,
     ) -> Job:
         """Likewise, with what a request makes of the command. ``cwd`` None: the route's.
 
@@ -111,9 +111,9 @@ class Strategy(Protocol):
 
 def command_of(
     route: RouteConfig,
-    argv: Sequence[str] | None = None,
-    env: Mapping[str, str] | None = None,
-    cwd: str | None = None,
+    argv: Sequence[str | bytes] | None = None,
+    env: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
+    cwd: str | bytes | None = None,
 ) -> Command:
     """The prepared command; None: as it is without a request.
 
@@ -147,9 +147,9 @@ class DirectStrategy:
         self,
         sink: Sink,
         input: Any,
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        cwd: str | None = None,
+        argv: Sequence[str | bytes],
+        env: Mapping[str, str] | Mapping[bytes, bytes],
+        cwd: str | bytes | None = None,
     ) -> Job:
         return self._engine.submit(command_of(self._route, argv, env, cwd), sink, input)
 

@@ -61,9 +61,9 @@ class SubprocessStrategy:
         self,
         sink: Sink,
         input: Any,
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        cwd: str | None = None,
+        argv: Sequence[str | bytes],
+        env: Mapping[str, str] | Mapping[bytes, bytes],
+        cwd: str | bytes | None = None,
     ) -> SubprocessJob:
         options = self._options | {"env": env, "cwd": cwd or self._route.cwd}
         return self._spawn(SubprocessJob(self, sink, input, argv, options))
@@ -103,7 +103,7 @@ class SubprocessJob:
         strategy: SubprocessStrategy,
         sink: Sink,
         input: Any,
-        argv: Sequence[str],
+        argv: Sequence[str | bytes],
         options: Mapping[str, Any],
     ) -> None:
         self.output = b""

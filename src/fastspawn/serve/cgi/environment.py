@@ -1,14 +1,13 @@
 """The environment of a script: the meta-variables of RFC 3875 section 4.1, and little else.
 
-Nothing of the server's own environment gets in but PATH and what was asked for. Everything is
+What comes from the server's own environment is in ``Settings.base``, and little. Everything is
 bytes: that is what both ends have.
 """
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -71,13 +70,6 @@ class Settings:
     document_root: bytes | None = None
     pass_authorization: bool = False
     software: bytes = b"fastspawn"
-
-
-def base_of(environ: Mapping[bytes, bytes], names: Iterable[bytes]) -> dict[bytes, bytes]:
-    """Of the server's own environment: PATH, and the variables ``names`` as far as they exist."""
-    base = {name: environ[name] for name in names if name in environ}
-    base[b"PATH"] = environ.get(b"PATH") or os.fsencode(os.defpath)
-    return base
 
 
 def environment(request: Request, script: Script, settings: Settings) -> dict[bytes, bytes]:

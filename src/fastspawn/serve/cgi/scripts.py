@@ -45,7 +45,18 @@ class ScriptDirectory:
         """The script for a decoded path. Raises Refused: 404 or 403."""
         _, first, *segments = path.split(b"/")
         top = self.prefixes.get(b"/" + first)
-        if top is None or not segments:
+        if top is None:
+            raise Refused(404, _NOT_FOUND)
+        return self._walk(top, b"/" + first, segments)
+
+    def find_below(self, path: bytes, depth: int) -> Script:
+        """Likewise, where the first ``depth`` segments of the path stand for the directory."""
+        segments = path[1:].split(b"/")
+        name = b"".join(b"/" + segment for segment in segments[:depth])
+        return self._walk(self.root, name, segments[depth:])
+
+    def _walk(self, top: bytes, name: bytes, segments: list[bytes]) -> Script:
+        if not segments:
             raise Refused(404, _NOT_FOUND)
         file = top.rstrip(b"/")
         for i, segment in enumerate(segments):
@@ -62,7 +73,7 @@ class ScriptDirectory:
                 raise Refused(403, b"not an executable file\n")
             rest = segments[i + 1 :]
             return Script(
-                name=b"/".join((b"/" + first, *segments[: i + 1])),
+                name=b"/".join((name, *segments[: i + 1])),
                 path_info=b"/" + b"/".join(rest) if rest else b"",
                 file=file,
             )

@@ -1,0 +1,446 @@
+"""One request to a script, and its answer.
+
+::
+
+    begin ─> the script is looked up ─> admission ─> start ─> (the body's end) ─> spawn
+    output ─> header block ─┬─> head, then body as it comes
+                            ├─> a local redirect: another request in this one's place
+                            └─> not one: 502
+
+All that a script may write is judged by ``output.py``; here it meets HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from fastspawn.serve.exchange import Exchange
+from fastspawn.serve.response import (
+    CHUNK_END,
+    CLOSE,
+    CONTINUE,
+    KEEP,
+    KEEP_HTTP10,
+    LAST_CHUNK,
+    chunk_start,
+)
+from fastspawn.serve.strategy import STREAM
+
+from .output import BadOutput, Body, HeadParser, NphParser
+from .request import Refused
+from .spool import Spool
+
+if TYPE_CHECKING:
+    from fastspawn.serve.protocol import Connection
+    from fastspawn.serve.route import Route
+    from fastspawn.serve.strategy import Job
+
+    from .gateway import Invocation
+    from .output import Head
+
+_MAX_REDIRECTS: Final = 10
+_PIECE: Final = 65536
+"""Bytes of a body in a file that are handed on at once."""
+_SHOWN: Final = 1024
+"""Bytes of output that failed, in the log."""
+
+
+class CgiExchange(Exchange):
+    __slots__ = (
+        "_body",
+        "_chunks",
+        "_late",
+        "_location",
+        "_parser",
+        "_pumping",
+        "_spool",
+        "_start_of_output",
+        "invocation",
+        "length",
+        "redirects",
+    )
+
+    def __init__(
+        self,
+        connection: Connection,
+        route: Route,
+        method: bytes,
+        target: bytes,
+        http10: bool,
+        keep: bool,
+    ) -> None:
+        super().__init__(connection, route, method, target, http10, keep)
+        self.invocation: Invocation | None = None
+        self.length: int | None = None
+        """Bytes of the request's body, as far as they are known when the script starts."""
+        self.redirects = 0
+        """How many local redirects have led here."""
+
+        # A body of unknown length.
+        self._spool: Spool | None = None
+        self._late: asyncio.TimerHandle | None = None
+        self._pumping = False
+        """It is being read from a file."""
+
+        # Output.
+        self._parser: HeadParser = HeadParser()
+        self._body: Body | None = None
+        """None until the header block is complete."""
+        self._chunks = False
+        self._location = b""
+        """Of a local redirect."""
+        self._start_of_output = b""
+
+    # ---- the request
+
+    def begin(self) -> None:
+        if self.refusal is None:
+            try:
+                self.invocation = self.route.gateway.invocation(self)
+            except Refused as refused:
+                self.begun = True
+                self.refuse(refused.status, refused.text, refused.fields)
+                return
+            if self.invocation.nph:
+                self._parser = NphParser()
+        super().begin()
+
+    def start(self) -> None:
+        for name, value in self.match.fields:
+            if name == b"content-length":
+                self.length = int(value)
+        if self.length is None and self.body is not None and not self.route.config.stream_chunked:
+            self._gather()
+            return
+        super().start()
+
+    def feed(self, data: bytes) -> None:
+        spool = self._spool
+        if spool is None:
+            super().feed(data)
+            if self.job is None and self.connection is not None and self._too_large():
+                # Before its turn: refusals in the midst of the admission's own work would nest.
+                self.spoil(413, b"request body too large\n")
+            return
+        self.received += len(data)
+        if self.connection is None:
+            return
+        if self._too_large():
+            self.spoil(413, b"request body too large\n")
+            return
+        try:
+            spool.write(data)
+        except OSError as error:
+            self._complain(f"cannot keep the body: {error.strerror}")
+            self.spoil(500, b"the body could not be kept\n")
+
+    def feed_eof(self) -> None:
+        if self._spool is None:
+            super().feed_eof()
+            return
+        self.complete = True
+        if self.connection is not None:
+            self._gathered(self._spool)
+
+    def _unsized(self) -> bool:
+        return not any(name == b"content-length" for name, _ in self.match.fields)
+
+    def _too_large(self) -> bool:
+        if self.received > self.route.max_body:
+            return True
+        config = self.route.config
+        limit = config.buffer_body
+        if limit is None or self.received <= limit or config.stream_chunked:
+            return False
+        return self._unsized()
+
+    def _gather(self) -> None:
+        """Keep the body until its end, which tells CONTENT_LENGTH."""
+        connection = self.connection
+        assert connection is not None
+        body, self.body = self.body or [], None
+        self._spool = Spool()
+        self.received = 0
+        timeout = self.route.config.exec_timeout
+        if timeout is not None and not self.complete:
+            # It holds a place among those that run.
+            self._late = asyncio.get_running_loop().call_later(timeout, self._too_late)
+        if self.expect and not body and not self.complete:
+            connection.send(CONTINUE)
+        for data in body:
+            self.feed(data)
+            if self.connection is None:
+                return
+        if self.complete:
+            self._gathered(self._spool)
+        else:
+            connection.resume_body()
+
+    def _gathered(self, spool: Spool) -> None:
+        self._stop_waiting()
+        self.length = spool.length
+        if spool.in_memory:
+            self._spool = None
+            self.job = self.route.spawn(self, spool.whole())
+            return
+        try:
+            spool.rewind()
+        except OSError as error:
+            self._complain(f"cannot keep the body: {error.strerror}")
+            self.refuse(500, b"the body could not be kept\n")
+            return
+        self.job = self.route.spawn(self, STREAM)
+        self._pumping = True
+        self._pump(spool)
+
+    def _pump(self, spool: Spool) -> None:
+        """Hand on what is in the file, until it is all or the script has enough for now."""
+        job = self.job
+        assert job is not None
+        while True:
+            try:
+                data = spool.read(_PIECE)
+            except OSError as error:
+                self._complain(f"cannot read the body: {error.strerror}")
+                self.refuse(500, b"the body could not be kept\n")
+                return
+            if not data:
+                self._pumping = False
+                self._close_spool()
+                job.write_eof()
+                return
+            if not job.write(data):
+                return
+
+    def _too_late(self) -> None:
+        self._late = None
+        self.spoil(408, b"the body did not come in time\n")
+
+    def _stop_waiting(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _close_spool(self) -> None:
+        spool, self._spool = self._spool, None
+        if spool is not None:
+            spool.close()
+
+    def _detach(self) -> None:
+        waiting = self._spool is not None and self.job is None
+        self._stop_waiting()
+        self._close_spool()
+        self._pumping = False
+        super()._detach()
+        if waiting:
+            # For its body, in a place that no process has taken.
+            self.route.admission.leave()
+
+    # ---- the answer
+
+    def on_drain(self) -> None:
+        if not self._pumping:
+            super().on_drain()
+        elif self._spool is not None:
+            self._pump(self._spool)
+
+    def on_exit(self, job: Any) -> None:
+        self._close_spool()
+        self._pumping = False
+        self.route.admission.leave()
+        connection = self.connection
+        self.job = None
+        if connection is not None:
+            if self.held and self.route.delay is not None:
+                self.route.delay.discard(self)
+            if job.returncode != 0 or job.timed_out or job.truncated:
+                self._fail(connection, job)
+            elif self.head_sent:
+                self._end_stream(connection, job.output)
+            else:
+                self._answer(connection, self.held + job.output)
+            self.connection = None
+        self._log(job)
+        if connection is None:
+            return
+        if self._location:
+            self._redirect(connection)
+        else:
+            connection.done(self)
+
+    @property
+    def chunked(self) -> bool:
+        return self._chunks
+
+    def _take(self, data: bytes) -> bytes | None:
+        """The part of the answer's body in ``data``; None: there is no answer yet.
+
+        Raises BadOutput.
+        """
+        if self._body is None:
+            if len(self._start_of_output) < _SHOWN:
+                self._start_of_output += data[:_SHOWN]
+            rest = self._parser.feed(data)
+            if rest is None:
+                return None
+            data = rest
+            self._body = Body(self._head, head_only=self.head_only)
+        head = self._head
+        if head.local is not None:
+            if not data:
+                return None
+            head.local = None  # there is a body: it is for the client (RFC 3875 section 6.2.4)
+        return self._body.take(data)
+
+    @property
+    def _head(self) -> Head:
+        head = self._parser.head
+        assert head is not None
+        return head
+
+    def _stream(self, connection: Connection, data: bytes) -> None:
+        try:
+            body = self._take(data)
+        except BadOutput as bad:
+            self._complain(f"{bad}; output: {self._start_of_output[:_SHOWN]!r}")
+            self.refuse(502, b"the script's answer is malformed\n")
+            return
+        if body is None:
+            return
+        if not self.head_sent:
+            self._start_stream(connection, body)
+        elif body:
+            self._send(connection, body)
+
+    def _start_stream(self, connection: Connection, data: bytes) -> None:
+        head = self._head
+        self.status = head.status
+        self.head_sent = True
+        self.sent += len(data)
+        if connection.ending:
+            self.keep = False
+        if head.nph:
+            self.keep = False
+            connection.send(data)
+            return
+        fields = b""
+        sized = self.head_only or head.bodyless or head.length is not None
+        if not sized:
+            if self.http10:
+                self.keep = False
+            else:
+                self._chunks = True
+                fields = b"\r\nTransfer-Encoding: chunked"
+                if data:
+                    data = b"".join((chunk_start(len(data)), data, CHUNK_END))
+        connection.send(self._head_bytes(head, head.length, fields) + data)
+
+    def _send(self, connection: Connection, data: bytes) -> None:
+        self.sent += len(data)
+        if self._chunks:
+            data = b"".join((chunk_start(len(data)), data, CHUNK_END))
+        connection.transport.write(data)
+
+    def _end_stream(self, connection: Connection, data: bytes) -> None:
+        assert self._body is not None
+        if data and (data := self._body.take(data)):
+            self._send(connection, data)
+        if self._body.missing:
+            self._complain("the body is shorter than its Content-Length")
+            self.keep = False
+            self._cut(connection)
+            return
+        self._check_excess()
+        if self._chunks:
+            connection.transport.write(LAST_CHUNK)
+
+    def _answer(self, connection: Connection, output: bytes) -> None:
+        """The script has ended well, and nothing has been sent."""
+        try:
+            body = self._take(output)
+            if self._body is None:
+                raise BadOutput("it ends within its header")
+            if self._body.missing:
+                raise BadOutput("the body is shorter than its Content-Length")
+        except BadOutput as bad:
+            self._complain(f"{bad}; output: {self._start_of_output[:_SHOWN]!r}")
+            self._send_error(connection, 502, b"the script's answer is malformed\n")
+            return
+        head = self._head
+        if body is None:
+            assert head.local is not None
+            self.status = head.status
+            if self.redirects < _MAX_REDIRECTS:
+                self._location = head.local
+            else:
+                self._complain("too many local redirects")
+                self._send_error(connection, 502, b"too many redirects within the server\n")
+            return
+        self._check_excess()
+        self.status = head.status
+        self.sent = len(body)
+        if head.nph:
+            self.keep = False
+            connection.send(body)
+            return
+        length = head.length
+        if length is None and not self.head_only and not head.bodyless:
+            length = len(body)
+        self._end(connection)
+        connection.send(self._head_bytes(head, length, b"") + body)
+
+    def _head_bytes(self, head: Head, length: int | None, fields: bytes) -> bytes:
+        """``length``: of the body. ``self.keep`` is final."""
+        if head.status == 204:
+            length = None
+        elif head.status == 205:
+            length = 0
+        if length is not None:
+            fields += b"\r\nContent-Length: %d" % length
+        kept = KEEP_HTTP10 if self.http10 else KEEP
+        end = kept if self.keep else CLOSE
+        return self.route.heads.passed_on(head.status, head.reason, head.fields, fields + end)
+
+    def _redirect(self, connection: Connection) -> None:
+        """RFC 3875 section 6.2.2: answer another request in the place of this one."""
+        method = self.method if self.head_only else b"GET"
+        # There is no body any more.
+        fields = [
+            (name, value)
+            for name, value in self.match.fields
+            if not name.startswith(b"content-") and name != b"transfer-encoding"
+        ]
+        other = connection.replace(self, method, self._location, fields)
+        if isinstance(other, CgiExchange):
+            other.redirects = self.redirects + 1
+        other.begin()
+
+    def _fail(self, connection: Connection, job: Job) -> None:
+        if self.head_sent:
+            assert self._body is not None
+            self.keep = False
+            if job.output and (data := self._body.take(job.output)):
+                self._send(connection, data)  # its last words
+            self._cut(connection)
+            return
+        output = self._start_of_output + self.held + job.output
+        if output:
+            self._complain(f"it failed; output: {output[:_SHOWN]!r}")
+        super()._fail(connection, job)
+
+    def _cut(self, connection: Connection) -> None:
+        # Chunks and a length show by themselves that something is missing.
+        head = self._head
+        if not self.head_only and not head.bodyless:
+            connection.cut(reset=not self._chunks and head.length is None)
+
+    def _check_excess(self) -> None:
+        if self._body is not None and self._body.excess:
+            self._complain("the body is longer than its Content-Length")
+
+    def _complain(self, what: str) -> None:
+        """A line for the operator. Nothing in it ends the line or moves a cursor."""
+        where = f"{self.method.decode('ascii', 'replace')} {self.target.decode('ascii', 'replace')}"
+        print(f"fastspawn: cgi: {where}: {what}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,156 @@
+"""What a route of mode ``cgi`` knows: which script a request is for, and in which surroundings."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from fastspawn.serve.paths import Hole
+from fastspawn.serve.strategy import command_of
+
+from .environment import Request, Script, Settings, environment
+from .request import Refused, parse_target
+from .scripts import ScriptDirectory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastspawn.serve.route import Match, Route
+    from fastspawn.serve.strategy import Job
+
+    from .exchange import CgiExchange
+
+_ALLOW: Final = b"\r\nAllow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"
+
+
+class Invocation:
+    """A script and its environment, as long as CONTENT_LENGTH is not known."""
+
+    __slots__ = ("argv", "cwd", "env", "nph")
+
+    def __init__(
+        self,
+        argv: tuple[str | bytes, ...],
+        env: dict[bytes, bytes],
+        cwd: bytes | None,
+        nph: bool,
+    ) -> None:
+        self.argv = argv
+        self.env = env
+        self.cwd = cwd
+        """None: the route's."""
+        self.nph = nph
+
+
+class Gateway:
+    """One per route. Raises OSError or ValueError for a directory that can't be served."""
+
+    def __init__(self, route: Route) -> None:
+        config = route.config
+        self._strategy = route.strategy
+        self._directory = None if config.cgi_dir is None else ScriptDirectory(config.cgi_dir)
+        root = config.document_root
+        if root is not None:
+            self._root: bytes | None = os.fsencode(os.path.abspath(root))
+        else:
+            self._root = None if self._directory is None else self._directory.root
+        self._file = b"" if self._directory is not None else _program(route)
+        self._cwd = config.cwd
+        segments = route.template.segments
+        self._depth = (
+            len(segments) - 1
+            if isinstance(segments[-1], Hole) and segments[-1].rest
+            else len(segments)
+        )
+        """Segments of a path that name the script; the others are PATH_INFO."""
+        self._pass_authorization = config.pass_authorization
+        self._extra_names = [name for name, _ in config.set_env]
+        self._plain = route.filling.env
+        self._settings = self._make_settings(self._plain)
+
+    def invocation(self, exchange: CgiExchange) -> Invocation:
+        """What the request asks for. Raises Refused. Looks into the directory of scripts."""
+        if exchange.method == b"TRACE":
+            # It would show a script's page what the browser has added to the request.
+            raise Refused(405, b"not for scripts\n", _ALLOW)
+        match = exchange.match
+        path = match.path.encode()
+        if self._directory is None:
+            script = self._split(path)
+            argv: tuple[str | bytes, ...] = match.argv
+            cwd = None
+        else:
+            if self._depth:
+                script = self._directory.find_below(path, self._depth)
+            else:
+                script = self._directory.find(path)
+            argv = (script.file,)
+            # RFC 3875 section 7.2.
+            cwd = os.path.dirname(script.file) if self._cwd is None else None
+        env = environment(
+            self._request(exchange, match, path), script, self._settings_for(match.env)
+        )
+        name = os.path.basename(script.file)
+        return Invocation(argv, env, cwd, name.startswith(b"nph-"))
+
+    def spawn(self, exchange: CgiExchange, input: Any) -> Job:
+        """Start what ``invocation`` has found."""
+        invocation = exchange.invocation
+        assert invocation is not None
+        env = invocation.env
+        if exchange.length is not None:
+            # The operator may have set it.
+            env.setdefault(b"CONTENT_LENGTH", b"%d" % exchange.length)
+        return self._strategy.spawn_as(exchange, input, invocation.argv, env, invocation.cwd)
+
+    def _split(self, path: bytes) -> Script:
+        segments = path[1:].split(b"/")
+        name, rest = segments[: self._depth], segments[self._depth :]
+        return Script(
+            name=b"".join(b"/" + segment for segment in name),
+            path_info=b"".join(b"/" + segment for segment in rest),
+            file=self._file,
+        )
+
+    def _request(self, exchange: CgiExchange, match: Match, path: bytes) -> Request:
+        connection = exchange.connection
+        assert connection is not None
+        transport = connection.transport
+        return Request(
+            method=exchange.method,
+            target=parse_target(exchange.target, path),
+            version=b"HTTP/1.0" if exchange.http10 else b"HTTP/1.1",
+            fields=match.fields,
+            remote=_address(transport.get_extra_info("peername")),
+            local=_address(transport.get_extra_info("sockname")),
+            https=transport.get_extra_info("sslcontext") is not None,
+        )
+
+    def _settings_for(self, env: Mapping[str, str]) -> Settings:
+        return self._settings if env is self._plain else self._make_settings(env)
+
+    def _make_settings(self, env: Mapping[str, str]) -> Settings:
+        encoded = {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
+        extra = {os.fsencode(name): os.fsencode(env[name]) for name in self._extra_names}
+        return Settings(
+            base=encoded,
+            extra=extra,
+            document_root=self._root,
+            pass_authorization=self._pass_authorization,
+        )
+
+
+def _program(route: Route) -> bytes:
+    try:
+        return os.fsencode(command_of(route.config).resolve())
+    except (OSError, ValueError):
+        # Not there (any more). Each request will say so.
+        return os.fsencode(route.filling.argv[0])
+
+
+def _address(name: Any) -> tuple[bytes, int] | None:
+    """None: a Unix socket's."""
+    if not isinstance(name, tuple):
+        return None
+    # Without the zone of an IPv6 address: it means something on this machine only.
+    return name[0].partition("%")[0].encode("ascii", "replace"), name[1]
