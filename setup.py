@@ -19,16 +19,20 @@ if sys.platform not in ("linux", "darwin"):
 # Every source of csrc/ that goes into the module; tests/c/Makefile reads this list too.
 CORE = """
     fault plan fdmap path stdio
-    pad pipe child spawn wait talk
+    pad pipe settle child spawn wait talk
     backend_clone3 backend_clone backend_vfork backend_posix_spawn backend_fork
-    poller_epoll poller_kqueue heap slots mail feed collect job spawner engine
+    poller_epoll poller_kqueue heap slots mail feed collect zygote job spawner engine
 """.split()
+
+# A shared object of its own, which the programs of templates load (csrc/preload.c).
+PRELOAD = "preload settle fdmap plan fault".split()
 
 SANITIZE = os.environ.get("FASTSPAWN_SANITIZE", "")
 COVERAGE = os.environ.get("FASTSPAWN_COVERAGE", "") not in ("", "0")
 DEBUG = os.environ.get("FASTSPAWN_DEBUG", "") not in ("", "0") or bool(SANITIZE) or COVERAGE
 
 cflags = ["-std=gnu11", "-O2", "-fvisibility=hidden", "-pthread", "-Wall", "-Wextra"]
+preload_cflags = list(cflags)
 ldflags = ["-pthread"]
 directives = {"language_level": "3", "auto_pickle": False, "autotestdict": False}
 if DEBUG:
@@ -41,8 +45,17 @@ if COVERAGE:
     ldflags += ["--coverage"]
     directives["linetrace"] = True
 
+preload = Extension(
+    "fastspawn._preload",
+    [f"csrc/{name}.c" for name in PRELOAD],
+    include_dirs=["csrc"],
+    depends=glob("csrc/*.h"),
+    extra_compile_args=preload_cflags,
+)
+
 setup(
     ext_modules=[
+        *([preload] if sys.platform == "linux" else []),
         Extension(
             "fastspawn._core",
             ["src/fastspawn/_core.pyx", *(f"csrc/{name}.c" for name in CORE)],
@@ -50,7 +63,7 @@ setup(
             depends=[*glob("csrc/*.h"), *glob("src/fastspawn/*.pxd")],
             extra_compile_args=cflags,
             extra_link_args=ldflags,
-        )
+        ),
     ],
     options={
         "build_ext": {

@@ -13,12 +13,6 @@
 #define CLONE_PIDFD 0x00001000
 #endif
 
-#ifdef __aarch64__
-#define FSP_CLONE_TID(tid, tls) tls, tid
-#else
-#define FSP_CLONE_TID(tid, tls) tid, tls
-#endif
-
 static int launch(struct fsp_launch *l) {
     int pidfd = -1;
     long stack = (long)fsp_pad_stack(l->pad) + FSP_STACK_SIZE;

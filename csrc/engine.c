@@ -134,6 +134,7 @@ void fsp_engine_free(struct fsp_engine *e) {
         pthread_join(e->spawner[i].thread, NULL);
         fsp_waker_close(&e->spawner[i].waker);
     }
+    fsp_templates_orphan(e);
     fsp_waker_close(&e->waker);
     pthread_cond_destroy(&e->ready);
     pthread_mutex_destroy(&e->lock);
@@ -153,6 +154,7 @@ static void job_init(struct fsp_job *job, struct fsp_engine *e, struct fsp_plan 
     job->engine = e;
     job->plan = fsp_plan_ref(plan);
     job->options = *options;
+    fsp_template_ref(options->snapshot);
     job->mail.feed_last = &job->mail.feed;
     job->mail.eof = !(options->flags & FSP_JOB_FEED);
     job->child.pidfd = job->out[0].fd = job->out[1].fd = -1;
@@ -221,6 +223,7 @@ void fsp_job_free(struct fsp_job *job) {
     free_chunks(job->news.chunks);
     free_chunks(job->taken.chunks);
     for (int i = 0; i < 2; i++) free(job->outcome.output[i].data);
+    fsp_template_unref(job->options.snapshot);
     fsp_plan_unref(job->plan);
     free(job);
 }

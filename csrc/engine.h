@@ -91,7 +91,12 @@ struct fsp_job {
 
     /* The spawner's. */
     struct fsp_child child;
-    struct fsp_pad *pad; /* the child may be on it until it ends */
+    struct fsp_pad *pad;       /* the child may be on it until it ends */
+    struct fsp_zygote *zygote; /* it was asked of there; with no pid yet, it waits for the fork */
+    uint32_t zygote_slot;
+    bool by_exec;             /* the fork failed */
+    bool may_checkpoint;      /* it was let, and has not yet */
+    uint64_t held_signals[2]; /* for a child that is not there yet */
     uint32_t slot;
     struct fsp_out out[2];
     struct fsp_in in;
@@ -149,6 +154,7 @@ struct fsp_spawner {
     struct fsp_spawner *next_idle;
     struct fsp_job *mail;
     bool sleeping;
+    bool templates; /* there is something to do about one */
 
     /* The thread's own. */
     struct fsp_poller poller;
@@ -159,6 +165,9 @@ struct fsp_spawner {
     int low[3]; /* reserved numbers for the ends of the next child, see stdio.c */
     bool private;
     uint64_t hold_until; /* no spawn before: resources ran out */
+    struct fsp_zygote *zygotes;
+    uint32_t last_zygote;
+    uint64_t tend_at; /* something is due about one */
     char *scratch;
 };
 
@@ -167,6 +176,7 @@ struct fsp_engine {
     struct fsp_job *pending, *pending_last;
     struct fsp_spawner *idle;
     struct fsp_job *news, **news_last;
+    struct fsp_template *templates;
     bool stopping;
     uint64_t scarce_since, scarce_at; /* spawns lack resources: the first and the latest time */
     struct fsp_engine_stats stats;
@@ -185,6 +195,8 @@ void fsp_engine_unqueue(struct fsp_engine *e, struct fsp_job *job);
 void fsp_engine_requeue(struct fsp_engine *e, struct fsp_job *job); /* ahead of the others */
 
 void *fsp_spawner_main(void *spawner);
+/* A job that could not start goes back to the head of the queue. */
+void fsp_job_give_back(struct fsp_job *job);
 
 /* ---- mail.c: both mailboxes; each takes the lock itself ---- */
 
@@ -210,8 +222,26 @@ void fsp_job_read_mail(struct fsp_spawner *s, struct fsp_job *job);
 void fsp_job_abort(struct fsp_spawner *s, struct fsp_job *job);
 void fsp_job_set_due(struct fsp_spawner *s, struct fsp_job *job, enum fsp_due kind, uint64_t at);
 void fsp_job_terminate(struct fsp_spawner *s, struct fsp_job *job);
+/* Its child is no longer its own: it gets another by fsp_job_forked. */
+struct fsp_child fsp_job_part(struct fsp_spawner *s, struct fsp_job *job);
+/* The template process has answered: with a pid, or without (0 or less). */
+void fsp_job_forked(struct fsp_spawner *s, struct fsp_job *job, int pid);
 /* The job is over without having run (or with what it has). */
 void fsp_job_end(struct fsp_job *job);
+
+/* ---- zygote.c: template processes ---- */
+
+void fsp_template_ref(struct fsp_template *t); /* NULL is allowed, here and below */
+void fsp_template_unref(struct fsp_template *t);
+void fsp_templates_orphan(struct fsp_engine *e);
+/* Ask a template process for the job's child; false: there is none to be had. */
+bool fsp_zygote_ask(struct fsp_spawner *s, struct fsp_job *job, uint64_t now);
+/* The job needs its slot no more; unless it was reaped, nor does anyone after it. */
+void fsp_zygote_leave(struct fsp_spawner *s, struct fsp_job *job, bool reaped);
+#define FSP_IS_ZYGOTE(token) ((token) >> 32 == 0)
+void fsp_zygote_ready(struct fsp_spawner *s, uint64_t token);
+void fsp_zygotes_tend(struct fsp_spawner *s);
+void fsp_zygotes_stop(struct fsp_spawner *s);
 
 /* ---- collect.c: stdout and stderr ---- */
 

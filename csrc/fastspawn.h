@@ -216,6 +216,7 @@ struct fsp_job_options {
     const void *input; /* borrowed until the job has ended */
     size_t input_len;
     void *user;
+    struct fsp_template *snapshot; /* fork it from there; NULL: exec */
 };
 
 /* How a job ended; valid once its news say `ended`, until fsp_job_free. */
@@ -305,6 +306,51 @@ void fsp_job_signal(struct fsp_job *job, int group, int sig);
 
 /* After `ended` only. */
 void fsp_job_free(struct fsp_job *job);
+
+/* ---- templates ------------------------------------------------------------------------- */
+
+/*
+ * A template is a plan whose processes come by fork: each spawner keeps a process of the program,
+ * stopped before its main (preload.c), and a job that names the template is a fork of it.  In
+ * all else such a job is like any other.  While there is no such process (it starts, it died, the
+ * program changed on disk) jobs start by exec.
+ */
+struct fsp_template;
+
+enum fsp_refusal {
+    FSP_REFUSED_NOT,
+    FSP_REFUSED_SPAWN,   /* the process could not be started: `error` */
+    FSP_REFUSED_EXIT,    /* it ended before main: `status`, as in fsp_status.code */
+    FSP_REFUSED_TIME,    /* it did not reach main in time */
+    FSP_REFUSED_BUILD,   /* it speaks another version of the protocol */
+    FSP_REFUSED_THREADS, /* it has several threads before main */
+    FSP_REFUSED_PROC,    /* it cannot count its threads: /proc is missing */
+    FSP_REFUSED_KERNEL,  /* no PR_GET_TID_ADDRESS (CONFIG_CHECKPOINT_RESTORE) */
+};
+
+struct fsp_template_state {
+    unsigned spawners, ready; /* processes to have, and that wait for requests */
+    unsigned failures;        /* starts that failed, in a row at the worst spawner */
+    enum fsp_refusal why;     /* of the latest failure */
+    struct fsp_error error;
+    int status;
+    enum fsp_refusal no_checkpoint;     /* why a fork that asked could not become a template */
+    uint64_t forked, direct, restarted; /* jobs by fork, by exec; processes that died */
+    uint64_t checkpoints;               /* forks that became template processes */
+};
+
+#define FSP_TEMPLATE_CHECKPOINT 0x1u /* forks may checkpoint; those of Python always may */
+
+/*
+ * Let every spawner start its process; `library` is the path of the preload object, `timeout` how
+ * long (ns) a process may take to main.  The engine's descriptor becomes readable when the
+ * state changes.  -ENOMEM, -ESHUTDOWN, -ECHILD (forked), -ENOTSUP (not Linux).
+ */
+int fsp_template_new(struct fsp_engine *engine, struct fsp_plan *plan, const char *library,
+                     uint64_t timeout, unsigned flags, struct fsp_template **out);
+void fsp_template_get_state(struct fsp_template *t, struct fsp_template_state *out);
+/* End its processes, and give it back: jobs that name it still end as they would have. */
+void fsp_template_free(struct fsp_template *t); /* the engine may have gone */
 
 /* ---- tests ----------------------------------------------------------------------------- */
 

@@ -17,6 +17,7 @@
 
 struct fsp_plan {
     unsigned refs; /* atomic; everything else is written once */
+    size_t size;   /* of the whole allocation */
     const char *file;
     const char *search; /* NULL: `file` has a slash or needs no search */
     char *const *argv;
@@ -39,6 +40,9 @@ struct fsp_plan {
 static inline bool fsp_plan_credentials(const struct fsp_plan *plan) {
     return plan->uid != FSP_ID_NONE || plan->gid != FSP_ID_NONE || plan->set_groups;
 }
+
+/* The pointers of a plan that was copied as plain bytes from `from`: make them its own. */
+void fsp_plan_relocate(struct fsp_plan *plan, uint64_t from);
 
 /* ---- path.c ---- */
 
@@ -103,6 +107,9 @@ struct fsp_launch {
 
 /* The life of a child up to exec; returns the exit status after a failure. */
 int fsp_child_main(void *launch);
+/* ---- settle.c: the part of it that is not about exec ---- */
+bool fsp_child_settle(struct fsp_launch *l); /* false: l->error says why */
+int fsp_child_failed(struct fsp_launch *l, long r, enum fsp_stage stage, int index);
 
 struct fsp_backend {
     const char *name;

@@ -53,6 +53,11 @@ static bool reap(struct fsp_job *job) {
     return r != 0;
 }
 
+/* Asked of a template process, which has not answered: there is no child to look at yet. */
+static bool is_waiting(const struct fsp_job *job) {
+    return job->zygote && job->child.pid == 0;
+}
+
 /* The child has ended: did it ever become the program? */
 static void take_pad(struct fsp_job *job) {
     struct fsp_pad *pad = job->pad;
@@ -64,7 +69,6 @@ static void take_pad(struct fsp_job *job) {
     }
     if (pad->error.err) {
         job->outcome.error = (struct fsp_error){pad->error.err, pad->error.stage, pad->error.index};
-        job->outcome.pid = 0;
     }
     fsp_pad_put(pad);
 }
@@ -81,6 +85,8 @@ static void finish(struct fsp_spawner *s, struct fsp_job *job) {
         return;
     }
     take_pad(job);
+    fsp_zygote_leave(s, job, !job->abandoned);
+    if (job->outcome.error.stage) job->outcome.pid = 0;
     job->outcome.wall = sys_now() - job->started_at;
     close_all(s, job);
     fsp_heap_remove(&s->heap, job);
@@ -166,6 +172,11 @@ void fsp_job_abort(struct fsp_spawner *s, struct fsp_job *job) {
 }
 
 static void grace_over(struct fsp_spawner *s, struct fsp_job *job) {
+    if (is_waiting(job)) { /* it will be killed when it comes */
+        job->killed = true;
+        fsp_job_set_due(s, job, FSP_DUE_KILL, sys_now() + FSP_ABANDON_NS);
+        return;
+    }
     if (job->killed) { /* not even KILL ended it: uninterruptible, or lost */
         job->abandoned = !job->exited;
         finish(s, job);
@@ -251,11 +262,10 @@ void fsp_job_ready(struct fsp_spawner *s, struct fsp_job *job, enum fsp_source s
     }
 }
 
-static void send_signals(struct fsp_job *job, const struct fsp_mail *mail) {
+static void send_signals(struct fsp_job *job, const uint64_t signals[2]) {
     for (int group = 0; group < 2; group++)
-        for (int sig = 1; mail->signals[group] >> (sig - 1); sig++) {
-            if (mail->signals[group] >> (sig - 1) & 1 && !job->exited)
-                fsp_kill(&job->child, group, sig);
+        for (int sig = 1; signals[group] >> (sig - 1); sig++) {
+            if (signals[group] >> (sig - 1) & 1 && !job->exited) fsp_kill(&job->child, group, sig);
             if (sig == 64) break;
         }
 }
@@ -264,8 +274,12 @@ void fsp_job_read_mail(struct fsp_spawner *s, struct fsp_job *job) {
     struct fsp_mail mail = fsp_job_take_mail(job);
     fsp_in_append(job, mail.feed);
     job->in.eof |= mail.eof;
-    fsp_in_pump(s, job);
-    send_signals(job, &mail);
+    if (is_waiting(job)) {
+        for (int i = 0; i < 2; i++) job->held_signals[i] |= mail.signals[i];
+    } else {
+        fsp_in_pump(s, job);
+        send_signals(job, mail.signals);
+    }
     if (mail.cancel) {
         job->outcome.cancelled = 1;
         fsp_job_terminate(s, job);
@@ -315,11 +329,14 @@ static int spawn_with(struct fsp_spawner *s, struct fsp_job *job, const struct f
     return r;
 }
 
+static int reserve(struct fsp_spawner *s) {
+    int r = fsp_slots_reserve(&s->slots);
+    return r < 0 ? r : fsp_heap_reserve(&s->heap);
+}
+
 static int spawn(struct fsp_spawner *s, struct fsp_job *job, struct fsp_error *error) {
     struct fsp_stdio io;
-    int r = fsp_slots_reserve(&s->slots);
-    if (r == 0) r = fsp_heap_reserve(&s->heap);
-    if (r == 0 && (job->pad = fsp_pad_get()) == NULL) r = -ENOMEM;
+    int r = (job->pad = fsp_pad_get()) ? 0 : -ENOMEM;
     *error = (struct fsp_error){-r, FSP_STAGE_PREPARE, -1};
     if (r < 0) return r;
     r = fsp_stdio_open(s, job, &io);
@@ -334,29 +351,85 @@ static int spawn(struct fsp_spawner *s, struct fsp_job *job, struct fsp_error *e
     return r;
 }
 
-static void running(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
-    job->started_at = now;
-    job->outcome.pid = job->child.pid;
+static void enlist(struct fsp_spawner *s, struct fsp_job *job) {
+    uint64_t timeout = job->options.limits.timeout;
+    job->started_at = sys_now();
     job->next_due = UINT64_MAX;
     fsp_slots_add(&s->slots, job);
     fsp_heap_add(&s->heap, job);
+    if (timeout) fsp_job_set_due(s, job, FSP_DUE_DEADLINE, after(job->started_at, timeout));
+}
+
+/* It has a child now. */
+static void running(struct fsp_spawner *s, struct fsp_job *job) {
+    job->outcome.pid = job->child.pid;
     pthread_mutex_lock(&s->engine->lock);
     s->engine->stats.started++;
     s->engine->stats.running++;
     s->engine->scarce_at = 0;
     pthread_mutex_unlock(&s->engine->lock);
 
-    uint64_t timeout = job->options.limits.timeout;
     uint64_t token = fsp_slots_token(&s->slots, job, FSP_SOURCE_CHILD);
-    if (!outputs_closed(job)) fsp_job_set_due(s, job, FSP_DUE_WATCH, now + FSP_WATCH_NS);
-    if (timeout) fsp_job_set_due(s, job, FSP_DUE_DEADLINE, after(now, timeout));
+    uint64_t soon = job->started_at + FSP_WATCH_NS;
+    if (!outputs_closed(job)) fsp_job_set_due(s, job, FSP_DUE_WATCH, soon);
     if (fsp_poller_watch_child(&s->poller, &job->child, token) < 0) {
         sys_close(job->child.pidfd);
         job->child.pidfd = -1;
-        fsp_job_set_due(s, job, FSP_DUE_POLL, now + FSP_WATCH_NS);
+        fsp_job_set_due(s, job, FSP_DUE_POLL, soon);
     }
     if (job->options.flags & FSP_JOB_STARTED) fsp_job_tell_started(job);
+    job->options.flags &= ~FSP_JOB_STARTED;
     fsp_in_pump(s, job);
+}
+
+static void drop_pipes(struct fsp_spawner *s, struct fsp_job *job) {
+    for (int i = 0; i < 2; i++) fsp_out_close(s, job, i);
+    sys_close(job->in.fd);
+    job->in.fd = -1;
+}
+
+/* No fork was made, so none of its request was read: start it by exec, unless it is to end. */
+static void start_over(struct fsp_spawner *s, struct fsp_job *job) {
+    fsp_zygote_leave(s, job, true);
+    drop_pipes(s, job);
+    fsp_heap_remove(&s->heap, job);
+    fsp_slots_remove(&s->slots, job);
+    for (int i = 0; i < FSP_NDUE; i++) job->due[i] = 0;
+    job->by_exec = true;
+    for (int i = 0; i < 2; i++) job->out[i].held.len = 0;
+    if (!job->terminating) {
+        fsp_job_give_back(job);
+        return;
+    }
+    fsp_in_close(s, job);
+    fsp_job_end(job);
+}
+
+struct fsp_child fsp_job_part(struct fsp_spawner *s, struct fsp_job *job) {
+    struct fsp_child child = job->child;
+    fsp_poller_forget(&s->poller, child.pidfd, FSP_POLL_IN);
+    job->child = (struct fsp_child){0, -1};
+    job->may_checkpoint = false;
+    fsp_zygote_leave(s, job, true);
+    pthread_mutex_lock(&s->engine->lock);
+    s->engine->stats.started--;
+    s->engine->stats.running--;
+    pthread_mutex_unlock(&s->engine->lock);
+    return child;
+}
+
+void fsp_job_forked(struct fsp_spawner *s, struct fsp_job *job, int pid) {
+    if (pid <= 0) {
+        start_over(s, job);
+        return;
+    }
+    int pidfd = sys_pidfd_open(pid);
+    job->child = (struct fsp_child){pid, pidfd < 0 ? -1 : pidfd};
+    running(s, job);
+    send_signals(job, job->held_signals);
+    if (!job->terminating) return;
+    fsp_kill(&job->child, 1, job->killed ? SIGKILL : SIGTERM);
+    fsp_kill(&job->child, 1, SIGCONT);
 }
 
 /* Scarcity is waited out once: when it has lasted, the jobs that wait fail without waiting in
@@ -374,13 +447,19 @@ static bool scarce_for_long(struct fsp_engine *e) {
 int fsp_job_start(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
     struct fsp_error error;
     if (job->give_up_at == 0) job->give_up_at = now + FSP_RETRY_NS;
-    if (spawn(s, job, &error) == 0) {
-        running(s, job, sys_now());
+    int r = reserve(s);
+    error = (struct fsp_error){-r, FSP_STAGE_PREPARE, -1};
+    if (r == 0 && fsp_zygote_ask(s, job, now)) {
+        enlist(s, job);
         return 0;
     }
-    for (int i = 0; i < 2; i++) fsp_out_close(s, job, i);
-    sys_close(job->in.fd);
-    job->in.fd = -1;
+    drop_pipes(s, job);
+    if (r == 0 && spawn(s, job, &error) == 0) {
+        enlist(s, job);
+        running(s, job);
+        return 0;
+    }
+    drop_pipes(s, job);
     if (lacks_resources(error.err) && !scarce_for_long(s->engine) && now < job->give_up_at)
         return 1;
     job->outcome.error = error;

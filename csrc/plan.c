@@ -85,6 +85,7 @@ static struct fsp_plan *lay_out(struct layout *at, const struct fsp_spec *spec) 
 
     *plan = (struct fsp_plan){
         .refs = 1,
+        .size = at->used,
         .file = file,
         .search = strchr(spec->file, '/') ? NULL : search,
         .argv = argv,
@@ -116,6 +117,23 @@ int fsp_plan_new(const struct fsp_spec *spec, struct fsp_plan **out) {
     at.used = 0;
     *out = lay_out(&at, spec);
     return 0;
+}
+
+/* By address and not by difference: the two allocations are of different processes. */
+#define RELOCATE(p) ((p) ? (void *)((char *)plan + ((uint64_t)(uintptr_t)(p) - from)) : NULL)
+
+void fsp_plan_relocate(struct fsp_plan *plan, uint64_t from) {
+    char **argv = RELOCATE(plan->argv), **envp = RELOCATE(plan->envp);
+    for (char **s = argv; *s; s++) *s = RELOCATE(*s);
+    for (char **s = envp; *s; s++) *s = RELOCATE(*s);
+    plan->argv = argv;
+    plan->envp = envp;
+    plan->file = RELOCATE(plan->file);
+    plan->search = RELOCATE(plan->search);
+    plan->cwd = RELOCATE(plan->cwd);
+    plan->keep = RELOCATE(plan->keep);
+    plan->rlimits = RELOCATE(plan->rlimits);
+    plan->groups = RELOCATE(plan->groups);
 }
 
 struct fsp_plan *fsp_plan_ref(struct fsp_plan *plan) {

@@ -110,6 +110,13 @@ static inline FSP_UNINSTRUMENTED long raw6(long nr, long a, long b, long c, long
 
 #endif
 
+/* The last two arguments of clone(2), whose order differs. */
+#ifdef __aarch64__
+#define FSP_CLONE_TID(tid, tls) tls, tid
+#else
+#define FSP_CLONE_TID(tid, tls) tid, tls
+#endif
+
 /* raw(name, args...): behind the seam, arguments widened as the kernel reads them. */
 #define RAW_ARG(x) ((long)(x))
 #define RAW_6(nr, a, b, c, d, e, f, ...)                                                           \

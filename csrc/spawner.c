@@ -39,6 +39,7 @@ static bool own_table(struct fsp_spawner *s) {
 /* 0, or -errno with nothing left open. */
 static int open_own(struct fsp_spawner *s) {
     s->devnull = s->low[0] = s->low[1] = s->low[2] = s->poller.fd = -1;
+    s->tend_at = UINT64_MAX;
     s->scratch = sys_malloc(FSP_SCRATCH);
     if (s->scratch == NULL) return -ENOMEM;
     s->private = own_table(s);
@@ -72,16 +73,20 @@ static struct fsp_job *take_pending(struct fsp_spawner *s, uint64_t now) {
     return job;
 }
 
-/* No resources: give it back, and let children end first. */
-static void put_off(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
-    struct fsp_engine *e = s->engine;
-    fsp_pipes_close(&s->pipes);
+void fsp_job_give_back(struct fsp_job *job) {
+    struct fsp_engine *e = job->engine;
     pthread_mutex_lock(&e->lock);
     if (job->mail.listed) fsp_job_unlist(job);
     job->owner = NULL;
     fsp_engine_requeue(e, job);
     e->stats.retried++;
     pthread_mutex_unlock(&e->lock);
+}
+
+/* No resources: give it back, and let children end first. */
+static void put_off(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
+    fsp_pipes_close(&s->pipes);
+    fsp_job_give_back(job);
     s->hold_until = now + FSP_HOLD_NS;
 }
 
@@ -118,11 +123,12 @@ static void run_due(struct fsp_spawner *s) {
 static uint64_t may_sleep(struct fsp_spawner *s, bool *leave) {
     struct fsp_engine *e = s->engine;
     uint64_t now = sys_now(), until = s->heap.n ? s->heap.jobs[0]->next_due : UINT64_MAX;
+    if (s->tend_at < until) until = s->tend_at;
     pthread_mutex_lock(&e->lock);
     bool held = s->hold_until > now && !e->stopping;
     if (held && e->pending && s->hold_until < until) until = s->hold_until;
-    bool busy = s->mail || (e->pending && !held) || until <= now;
-    *leave = e->stopping && !busy && s->heap.n == 0;
+    bool busy = s->mail || s->templates || (e->pending && !held) || until <= now;
+    *leave = e->stopping && !busy && s->heap.n == 0 && !s->zygotes;
     if (!busy && !*leave) {
         s->sleeping = true;
         s->next_idle = e->idle;
@@ -152,6 +158,10 @@ static void handle(struct fsp_spawner *s, const uint64_t *tokens, int n) {
             fsp_waker_clear(&s->waker);
             continue;
         }
+        if (FSP_IS_ZYGOTE(tokens[i])) {
+            fsp_zygote_ready(s, tokens[i]);
+            continue;
+        }
         struct fsp_job *job = fsp_slots_find(&s->slots, tokens[i], &source);
         if (job) fsp_job_ready(s, job, source);
     }
@@ -169,6 +179,14 @@ static bool is_stopping(struct fsp_engine *e) {
     return stopping;
 }
 
+/* Most engines have no templates: not even the clock is looked at for them. */
+static void tend(struct fsp_spawner *s) {
+    pthread_mutex_lock(&s->engine->lock);
+    bool told = s->templates;
+    pthread_mutex_unlock(&s->engine->lock);
+    if (told || (s->tend_at != UINT64_MAX && s->tend_at <= sys_now())) fsp_zygotes_tend(s);
+}
+
 static void loop(struct fsp_spawner *s) {
     uint64_t tokens[64];
     for (;;) {
@@ -181,8 +199,12 @@ static void loop(struct fsp_spawner *s) {
         handle(s, tokens, n);
         read_mail(s);
         run_due(s);
+        tend(s);
         bool stopping = is_stopping(s->engine);
-        if (stopping) abort_all(s);
+        if (stopping) {
+            abort_all(s);
+            fsp_zygotes_stop(s);
+        }
         start_next(s, stopping);
     }
 }

@@ -23,6 +23,7 @@ from subprocess import (
 )
 
 from fastspawn import _core
+from fastspawn._checkpoint import checkpoint
 from fastspawn._core import STREAM, Job
 from fastspawn.command import Command, Limits
 from fastspawn.engine import Engine, Sink
@@ -37,6 +38,7 @@ from fastspawn.shortcuts import (
     getstatusoutput,
     run,
 )
+from fastspawn.template import Template, TemplateError
 
 __version__ = version("fastspawn")
 
@@ -56,11 +58,14 @@ __all__ = [
     "Result",
     "Sink",
     "SubprocessError",
+    "Template",
+    "TemplateError",
     "TimeoutExpired",
     "__version__",
     "call",
     "check_call",
     "check_output",
+    "checkpoint",
     "getoutput",
     "getstatusoutput",
     "list2cmdline",

@@ -50,6 +50,16 @@ cdef extern from "fastspawn.h" nogil:
         FSP_STAGE_UID
         FSP_STAGE_EXEC
 
+    enum fsp_refusal:
+        FSP_REFUSED_NOT
+        FSP_REFUSED_SPAWN
+        FSP_REFUSED_EXIT
+        FSP_REFUSED_TIME
+        FSP_REFUSED_BUILD
+        FSP_REFUSED_THREADS
+        FSP_REFUSED_PROC
+        FSP_REFUSED_KERNEL
+
     struct fsp_error:
         int err
         fsp_stage stage
@@ -145,6 +155,9 @@ cdef extern from "fastspawn.h" nogil:
     unsigned FSP_JOB_FEED
     unsigned FSP_JOB_STARTED
 
+    struct fsp_template:
+        pass
+
     struct fsp_job_options:
         # "in" is a keyword here
         fsp_io in_ "in"
@@ -155,6 +168,7 @@ cdef extern from "fastspawn.h" nogil:
         const void *input
         size_t input_len
         void *user
+        fsp_template *snapshot
 
     struct fsp_outcome:
         fsp_error error
@@ -177,6 +191,27 @@ cdef extern from "fastspawn.h" nogil:
         unsigned drained
         unsigned ended
         fsp_chunk *chunks
+
+    struct fsp_template_state:
+        unsigned spawners
+        unsigned ready
+        unsigned failures
+        fsp_refusal why
+        fsp_error error
+        int status
+        fsp_refusal no_checkpoint
+        uint64_t forked
+        uint64_t direct
+        uint64_t restarted
+        uint64_t checkpoints
+
+    enum:
+        FSP_TEMPLATE_CHECKPOINT
+
+    int fsp_template_new(fsp_engine *engine, fsp_plan *plan, const char *library,
+                         uint64_t timeout, unsigned flags, fsp_template **out)
+    void fsp_template_get_state(fsp_template *t, fsp_template_state *out)
+    void fsp_template_free(fsp_template *t)
 
     struct fsp_engine_stats:
         uint64_t started

@@ -4,6 +4,7 @@ It converts, and keeps objects alive for as long as C looks at them; what a prog
 is built on it in command.py and engine.py.
 """
 
+import errno
 import os
 import resource
 import stat
@@ -685,13 +686,247 @@ cdef class Job:
             self.engine.quiet()
 
 
+cdef class TemplateCore:
+    """Processes of one plan, stopped before main, and forked on demand; see fastspawn.Template."""
+
+    cdef fsp_template *c
+    cdef EngineCore engine
+
+    def _open(self, EngineCore engine not None, Plan plan not None, bytes library, timeout,
+              bint checkpoint):
+        """Let every spawner of the engine start its process."""
+        cdef int r
+        if self.c != NULL:
+            raise RuntimeError("the template is open already")
+        engine.check_running()
+        r = fsp_template_new(engine.c, plan.get(), PyBytes_AS_STRING(library),
+                             nanoseconds(timeout), FSP_TEMPLATE_CHECKPOINT if checkpoint else 0,
+                             &self.c)
+        if r < 0:
+            raise OSError(-r, os.strerror(-r))
+        self.engine = engine
+
+    def _close(self):
+        """End its processes; jobs that were submitted still end."""
+        cdef fsp_template *c = self.c
+        if c == NULL:
+            return
+        self.c = NULL
+        fsp_template_free(c)
+
+    def __dealloc__(self):
+        if self.c != NULL:
+            self._close()
+
+    def _state(self):
+        """(ready, failures, why it failed last, its OSError or None, its exit status)"""
+        cdef fsp_template_state s
+        if self.c == NULL:
+            raise RuntimeError("the template is not open")
+        fsp_template_get_state(self.c, &s)
+        error = OSError(s.error.err, os.strerror(s.error.err)) if s.error.err else None
+        return s.ready, s.failures, <int>s.why, error, s.status
+
+    def _no_checkpoint(self):
+        """Why a fork that called checkpoint() could not become a template process; 0: none did."""
+        cdef fsp_template_state s
+        if self.c == NULL:
+            return 0
+        fsp_template_get_state(self.c, &s)
+        return <int>s.no_checkpoint
+
+    @property
+    def stats(self):
+        """A dict: template processes wanted and ready, jobs by fork and by exec, processes that
+        died and were replaced, forks that became template processes at a checkpoint."""
+        cdef fsp_template_state s
+        if self.c == NULL:
+            return {}
+        fsp_template_get_state(self.c, &s)
+        return {
+            "processes": s.spawners, "ready": s.ready, "forked": s.forked, "direct": s.direct,
+            "restarted": s.restarted, "checkpoints": s.checkpoints,
+        }
+
+
+# Both are of the preloaded object (csrc/preload.c), and of no other program's.
+cdef extern from *:
+    """
+    #ifdef __linux__
+    extern int fastspawn_checkpoint(const char *const *files) __attribute__((weak));
+    extern char *const *fastspawn_arguments(void) __attribute__((weak));
+    #else
+    #define fastspawn_checkpoint ((int (*)(const char *const *))NULL)
+    #define fastspawn_arguments ((char *const *(*)(void))NULL)
+    #endif
+    """
+    int (*fastspawn_checkpoint)(const char *const *files)
+    char *const *(*fastspawn_arguments)()
+
+
+cdef extern from "Python.h":
+    void PyOS_BeforeFork()
+    void PyOS_AfterFork_Child()
+    void PyOS_AfterFork_Parent()
+
+
+# Every SystemExit is made by the tp_new of its type, whoever raises it; but before Python 3.12
+# sys.exit() makes none unless someone catches it, so there it is let make one, and notes where the
+# outermost frame was.
+cdef extern from *:
+    """
+    typedef PyObject *(*fsp_fast_function)(PyObject *, PyObject *const *, Py_ssize_t);
+
+    static newfunc fsp_new_exit;
+    static fsp_fast_function fsp_sys_exit;
+    static PyObject *fsp_outermost, *fsp_latest_exit, *fsp_exit_at;
+
+    static PyObject *fsp_record_exit(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
+        PyObject *exc = fsp_new_exit(type, args, kwargs);
+        Py_XINCREF(exc);
+        Py_XSETREF(fsp_latest_exit, exc);
+        Py_CLEAR(fsp_exit_at);
+        return exc;
+    }
+
+    static void fsp_record_exits(PyObject *type) {
+        PyTypeObject *t = (PyTypeObject *)type;
+        if (fsp_new_exit == NULL) fsp_new_exit = t->tp_new;
+        if (t->tp_new == fsp_new_exit) t->tp_new = fsp_record_exit;
+    }
+
+    static PyObject *fsp_exit(PyObject *module, PyObject *const *args, Py_ssize_t n) {
+        if (n > 1 || (n == 1 && (PyTuple_Check(args[0]) || PyExceptionInstance_Check(args[0]))))
+            return fsp_sys_exit(module, args, n);
+        PyObject *exc = PyObject_CallFunctionObjArgs(PyExc_SystemExit, n ? args[0] : NULL, NULL);
+        if (exc) PyErr_SetObject(PyExc_SystemExit, exc);
+        if (exc && fsp_latest_exit == exc) {
+            PyObject *type, *value, *traceback;
+            PyErr_Fetch(&type, &value, &traceback);
+            Py_XSETREF(fsp_exit_at, PyObject_GetAttrString(fsp_outermost, "f_lasti"));
+            PyErr_Restore(type, value, traceback);
+        }
+        Py_XDECREF(exc);
+        return NULL;
+    }
+
+    /* All that refer to sys.exit share its definition.  0: it is not what it was. */
+    static int fsp_record_sys_exit(PyObject *exit, PyObject *outermost) {
+        if (PY_VERSION_HEX >= 0x030c0000) return 1;
+        if (!PyCFunction_CheckExact(exit)) return 0;
+        PyMethodDef *def = ((PyCFunctionObject *)exit)->m_ml;
+        if (def->ml_flags != METH_FASTCALL) return 0;
+        Py_INCREF(outermost);
+        Py_XSETREF(fsp_outermost, outermost);
+        if (fsp_sys_exit == NULL) {
+            fsp_sys_exit = (fsp_fast_function)(void (*)(void))def->ml_meth;
+            def->ml_meth = (PyCFunction)(void (*)(void))fsp_exit;
+        }
+        return 1;
+    }
+
+    static PyObject *fsp_get(PyObject *thing) {
+        thing = thing ? thing : Py_None;
+        Py_INCREF(thing);
+        return thing;
+    }
+    #define fsp_get_latest_exit() fsp_get(fsp_latest_exit)
+    #define fsp_get_exit_at() fsp_get(fsp_exit_at)
+    """
+    void fsp_record_exits(object)
+    bint fsp_record_sys_exit(object, object)
+    object fsp_get_latest_exit()
+    object fsp_get_exit_at()
+
+
+cdef extern from "<stdio.h>" nogil:
+    ctypedef struct FILE
+    int fflush(FILE *)
+
+
+cdef extern from "<unistd.h>" nogil:
+    void _exit(int)
+
+
+def _record_exits(type kind not None):
+    """From now on remember the latest instance of this subclass of SystemExit (or itself)."""
+    fsp_record_exits(kind)
+
+
+def _record_sys_exit(function, outermost):
+    """The same for sys.exit and the outermost frame; false if it is not the one known here."""
+    return fsp_record_sys_exit(function, outermost)
+
+
+def _latest_exit():
+    """The SystemExit that was made last (or None), and the f_lasti of the outermost frame if it
+    was by sys.exit (or None; always None from Python 3.12 on)."""
+    return fsp_get_latest_exit(), fsp_get_exit_at()
+
+
+def _leave(int status):
+    """Flush C's streams and end the process."""
+    with nogil:
+        fflush(NULL)
+        _exit(status)
+
+
+cdef list _list(char *const *array):
+    cdef list items = []
+    while array != NULL and array[0] != NULL:
+        items.append(<bytes>array[0])
+        array += 1
+    return items
+
+
+def _arguments():
+    """The argv of the request that this process serves, in bytes; None outside a template."""
+    if fastspawn_arguments == NULL or fastspawn_arguments() == NULL:
+        return None
+    return _list(fastspawn_arguments())
+
+
+def _environment():
+    """The environment that C sees, as a list of NAME=VALUE in bytes."""
+    return _list(<char *const *>FSP_ENVIRON)
+
+
+def _keep(object thing):
+    """Never free it."""
+    Py_INCREF(thing)
+
+
+def _checkpoint(list files not None):
+    """fastspawn_checkpoint(), between Python's hooks for forks; see there for the result.
+
+    Returns -ENOTSUP where there is no preloaded object.
+    """
+    cdef _Strings names
+    cdef int r
+    if fastspawn_checkpoint == NULL:
+        return -errno.ENOTSUP
+    names = _Strings(files)
+    PyOS_BeforeFork()
+    r = fastspawn_checkpoint(names.array)
+    if r < 0:
+        PyOS_AfterFork_Parent()
+    else:
+        PyOS_AfterFork_Child()
+    return r
+
+
 cdef class EngineCore:
     """Spawner threads and the way back from them; see fastspawn.Engine."""
 
     cdef fsp_engine *c
+    cdef readonly set watching
+    """called, with no argument, whenever there may be news of templates"""
     cdef readonly Py_ssize_t live
     """jobs that have not ended"""
     cdef object interrupt
+
+    def __cinit__(self):
+        self.watching = set()
 
     def check_running(self):
         """Raise RuntimeError if the engine does not run in this process."""
@@ -759,19 +994,22 @@ cdef class EngineCore:
             job = <Job>fsp_job_user(c)  # a reference of our own: hear() drops submit()'s
             job.hear(fsp_job_news(c))
             c = next
+        if self.watching:
+            for callback in list(self.watching):
+                callback()
         if self.interrupt is not None:
             exc, self.interrupt = self.interrupt, None
             raise exc
 
     def submit(self, Plan command not None, sink, input=None, bint stream=True,
-               bint notify=False):
+               bint notify=False, TemplateCore template=None):
         """Hand over a command; never blocks, and reports spawn failures through the sink.
 
         input: bytes for stdin, None for /dev/null, or STREAM for Job.write(). With stream, the
         output of a child that lives longer than 10 ms or writes more than 64 KiB goes to
         sink.on_output and sink.on_errors as it comes; without, all of it is in the job at
         on_exit. With notify, sink.on_start(job) is called when it runs. sink.on_exit(job) is
-        called exactly once, last.
+        called exactly once, last. With a template, the child is a fork of that.
 
         Raises RuntimeError when the engine does not run (here).
         """
@@ -795,6 +1033,8 @@ cdef class EngineCore:
             options.flags |= FSP_JOB_STREAM
         if notify:
             options.flags |= FSP_JOB_STARTED
+        if template is not None:
+            options.snapshot = template.c
         options.user = <void *>job
         job.engine = self
         job.plan = command

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from subprocess import PIPE
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from fastspawn._core import Plan
 
@@ -53,8 +53,9 @@ class Command(Plan):
     when it is spawned; resolve() asks now.
     """
 
-    __slots__ = ("argv", "limits")
+    __slots__ = ("_options", "argv", "limits")
 
+    _options: dict[str, Any]
     argv: tuple[StrOrBytesPath, ...]
     limits: Limits
 
@@ -90,8 +91,30 @@ class Command(Plan):
             drain=limits.drain,
             max_output=limits.max_output,
         )
+        options = {
+            "executable": executable,
+            "env": os.environb.copy() if env is None else dict(env),
+            "cwd": cwd,
+            "stdout": stdout,
+            "stderr": stderr,
+            "start_new_session": start_new_session,
+            "restore_signals": restore_signals,
+            "umask": umask,
+            "limits": limits,
+        }
+        object.__setattr__(self, "_options", options)
         object.__setattr__(self, "argv", tuple(argv))
         object.__setattr__(self, "limits", limits)
+
+    def replace(
+        self,
+        argv: Sequence[StrOrBytesPath] | None = None,
+        *,
+        env: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
+    ) -> Command:
+        """The same command with another argv or (whole) environment; None: its own."""
+        options = self._options if env is None else {**self._options, "env": env}
+        return Command(self.argv if argv is None else argv, **options)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Command cannot be changed: {name}")

@@ -9,7 +9,7 @@ from .paths import ANY_PATH
 
 LoopName = Literal["uvloop", "asyncio"]
 ModeName = Literal["raw", "cgi"]
-StrategyName = Literal["direct", "subprocess"]
+StrategyName = Literal["direct", "snapshot", "subprocess"]
 StderrName = Literal["inherit", "discard", "merge"]
 
 

@@ -91,8 +91,9 @@ def _make() -> list[Option]:
     group = "commands"
     add("mode", "raw: standard output is the body; cgi: a header and the body, as in RFC 3875 "
         "(default: raw)", choice("raw", "cgi"), "text", "MODE")  # fmt: skip
-    add("strategy", "direct: the C engine; subprocess: asyncio's own (default: direct)",
-        choice("direct", "subprocess"), "text", "NAME")  # fmt: skip
+    add("strategy", "direct: exec on the C engine; snapshot: fork of a process of the command "
+        "that stopped before main; subprocess: asyncio's own (default: direct)",
+        choice("direct", "snapshot", "subprocess"), "text", "NAME")  # fmt: skip
     add("shell", "each command is one word, run by `sh -c` (default: off)", values.boolean,
         "flag")  # fmt: skip
     add("cwd", "working directory", values.path, "text", "DIR")

@@ -13,6 +13,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
+from fastspawn import TemplateError
+
 from .protocol import Connection
 from .service import Service
 from .strategy import Strategies
@@ -126,6 +128,8 @@ async def _serve(
         await service.load()
     except OSError as error:
         raise StartError(f"cannot start the engine: {error.strerror}") from error
+    except TemplateError as error:
+        raise StartError(f"--strategy snapshot: {error}") from error
     service.start()
     loop.set_exception_handler(_Complaints().handle)
     servers = []

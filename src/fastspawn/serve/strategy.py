@@ -12,7 +12,7 @@ from functools import partial
 from subprocess import DEVNULL, STDOUT
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastspawn import STREAM, Command, Engine, Limits
+from fastspawn import STREAM, Command, Engine, Limits, Template
 
 from . import environment
 from .filling import Filling
@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 
     from .config import RouteConfig
 
-__all__ = ["STREAM", "DirectStrategy", "Job", "Sink", "Strategies", "Strategy", "command_of"]
+__all__ = [
+    "STREAM",
+    "DirectStrategy",
+    "Job",
+    "Sink",
+    "SnapshotStrategy",
+    "Strategies",
+    "Strategy",
+    "command_of",
+]
 
 
 class Job(Protocol):
@@ -141,6 +150,7 @@ class DirectStrategy:
     def __init__(self, route: RouteConfig, engine: SharedEngine) -> None:
         self._route = route
         self._engine = engine
+        self._submit: Callable[..., Job] = engine.submit
         self.spawn: Callable[[Sink, Any], Job] = partial(engine.submit, command_of(route))
 
     def spawn_as(
@@ -151,13 +161,30 @@ class DirectStrategy:
         env: Mapping[str, str] | Mapping[bytes, bytes],
         cwd: str | bytes | None = None,
     ) -> Job:
-        return self._engine.submit(command_of(self._route, argv, env, cwd), sink, input)
+        return self._submit(command_of(self._route, argv, env, cwd), sink, input)
 
     async def start(self) -> None:
         await self._engine.start()
 
     async def close(self) -> None:
         pass  # the jobs are the engine's
+
+
+class SnapshotStrategy(DirectStrategy):
+    """Forks of template processes (``fastspawn.Template``), on the same engine."""
+
+    def __init__(self, route: RouteConfig, engine: SharedEngine) -> None:
+        super().__init__(route, engine)
+        self._template = Template(command_of(route), engine=engine)
+        self._submit = partial(engine.submit, template=self._template)
+        self.spawn = partial(self._submit, self._template.command)
+
+    async def start(self) -> None:
+        await super().start()
+        await self._template.start()
+
+    async def close(self) -> None:
+        await self._template.close()
 
 
 class SharedEngine(Engine):
@@ -182,6 +209,8 @@ class Strategies:
         """The strategy that ``route`` names, not yet started."""
         if route.strategy == "direct":
             return DirectStrategy(route, self._engine)
+        if route.strategy == "snapshot":
+            return SnapshotStrategy(route, self._engine)
         from .subproc import SubprocessStrategy
 
         return SubprocessStrategy(route, self._loop)

@@ -1,0 +1,448 @@
+/*
+ * preload.c - the inside of a template process: a program stopped before its main.
+ *
+ * This is the whole of a shared object of its own, which the dynamic linker loads first
+ * (LD_PRELOAD) so that the program's call of __libc_start_main comes here.  Linking, libc's
+ * set-up and constructors run as ever; in main's place stands frozen_main, which serves requests.
+ * For each it forks, and the fork settles as any child does (settle.c) and goes on to the
+ * program's main, with the arguments, environment and descriptors of its request.
+ *
+ * A fork is made by the raw system call with CLONE_PARENT: the spawner's child, not ours, and
+ * reaped, signalled and timed by it like any other.  Libc does not know, so what its own fork
+ * would see to is done here: the thread id that it keeps (CLONE_CHILD_SETTID on the address that
+ * the kernel knows), and the robust list.  There is one thread, so no lock can be held.
+ *
+ * Everything is the kernel's interface, but for dlsym and a few variables that glibc and musl
+ * share: one object serves both.
+ */
+#include "snapshot.h"
+
+#ifdef __linux__
+#include "rawsys.h"
+
+#include <dlfcn.h>
+#include <sched.h>
+#include <stdalign.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#ifndef PR_GET_TID_ADDRESS
+#define PR_GET_TID_ADDRESS 40
+#endif
+
+#define KEPT_ABOVE 900 /* where a program does not expect its next descriptor */
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* In programs that are no templates these symbols do not exist: declare them weak. */
+EXPORT int fastspawn_checkpoint(const char *const *files);
+EXPORT char *const *fastspawn_arguments(void);
+
+typedef int main_fn(int, char **, char **);
+typedef int start_fn(main_fn *, int, char **, void (*)(void), void (*)(void), void (*)(void),
+                     void *);
+
+extern char **environ;
+extern char *program_invocation_name __attribute__((weak));
+extern char *program_invocation_short_name __attribute__((weak));
+extern void __fpurge(FILE *) __attribute__((weak));
+
+static struct {
+    main_fn *main;
+    int socket, page_fd, library_fd, argc;
+    struct fsp_snap_page *page;
+    char *plan; /* FSP_SNAP_PLAN_MAX bytes: the latest request's that had one */
+    int *tid;
+    long robust_list, robust_size;
+    uint32_t slot;
+    int pid;         /* of the one process that may checkpoint; 0: none */
+    const char *cwd; /* the directory in which it did so; its forks are there already */
+} self;
+
+/* ---- the spawner's word ---- */
+
+static bool failed(long r) {
+    return r < 0 && r > -4096;
+}
+
+static long send_message(const struct msghdr *msg) {
+    long r;
+    do r = raw(sendmsg, self.socket, msg, MSG_NOSIGNAL);
+    while (r == -EINTR);
+    return r;
+}
+
+static void tell(enum fsp_snap_kind kind, uint32_t slot, int value) {
+    struct fsp_snap_reply reply = {kind, FSP_SNAP_VERSION, slot, value};
+    struct iovec part = {&reply, sizeof reply};
+    if (send_message(&(struct msghdr){.msg_iov = &part, .msg_iovlen = 1}) < 0)
+        _exit(0); /* nobody is left to serve */
+}
+
+struct parcel {
+    struct fsp_snap_request request;
+    int fd[3], nfds;
+};
+
+static int take_fds(struct msghdr *msg, int fd[3]) {
+    struct cmsghdr *c = CMSG_FIRSTHDR(msg);
+    if (c == NULL || c->cmsg_type != SCM_RIGHTS) return 0;
+    size_t size = c->cmsg_len - CMSG_LEN(0);
+    memcpy(fd, CMSG_DATA(c), size);
+    return (int)(size / sizeof(int));
+}
+
+/* Wait for a message of at least the first part's size; without a spawner there is no use for us.
+ * The number of descriptors that came along, at most 3. */
+static int receive(struct iovec *parts, size_t n, int fd[3]) {
+    alignas(struct cmsghdr) char control[CMSG_SPACE(3 * sizeof(int))];
+    struct msghdr msg = {.msg_iov = parts,
+                         .msg_iovlen = n,
+                         .msg_control = control,
+                         .msg_controllen = sizeof control};
+    long r;
+    do r = raw(recvmsg, self.socket, &msg, MSG_CMSG_CLOEXEC);
+    while (r == -EINTR);
+    if (r < (long)parts[0].iov_len) _exit(0);
+    return take_fds(&msg, fd);
+}
+
+static void receive_request(struct parcel *p) {
+    struct iovec parts[2] = {
+        {&p->request, sizeof p->request},
+        {self.plan,   FSP_SNAP_PLAN_MAX}
+    };
+    p->nfds = receive(parts, 2, p->fd);
+    if (p->request.plan_size) fsp_plan_relocate((struct fsp_plan *)self.plan, p->request.plan_at);
+}
+
+/* ---- the fork ---- */
+
+static void close_parcel(const struct parcel *p) {
+    for (int i = 0; i < p->nfds; i++) raw(close, p->fd[i]);
+}
+
+/* The fork's three descriptors, and then no trace of how they came. */
+static size_t list_moves(const struct parcel *p, struct fsp_move *moves, int *null) {
+    size_t n = 0;
+    for (int i = 0; i < 3; i++) {
+        int from = p->request.fd[i];
+        if (from == FSP_SNAP_OWN) continue;
+        if (from == FSP_SNAP_NULL) {
+            if (*null < 0) *null = (int)raw(openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC, 0);
+            moves[n++] = (struct fsp_move){*null, i};
+        } else
+            moves[n++] = (struct fsp_move){p->fd[from], i};
+    }
+    return n;
+}
+
+/* The socket goes, unless the fork may need it: then out of the program's way. */
+static void keep_socket(const struct parcel *p) {
+    int socket = self.socket;
+    self.pid = 0;
+    if (p->request.flags & FSP_SNAP_MAY_CHECKPOINT) {
+        long high = raw(fcntl, socket, F_DUPFD_CLOEXEC, KEPT_ABOVE);
+        self.socket = (int)high;
+        if (high >= 0) self.pid = (int)raw(getpid, 0);
+    }
+    raw(close, socket);
+}
+
+static void settle(const struct parcel *p) {
+    struct fsp_move moves[3];
+    struct fsp_fdop ops[FSP_FDMAP_OPS(3)];
+    int null = -1;
+    struct fsp_plan *plan = (struct fsp_plan *)self.plan;
+    if (plan->cwd && self.cwd && strcmp(plan->cwd, self.cwd) == 0) plan->cwd = NULL;
+    struct fsp_launch launch = {
+        .plan = plan,
+        .moves = moves,
+        .ops = ops,
+        .nmoves = list_moves(p, moves, &null),
+        .error = &self.page->slot[p->request.slot].error,
+        .mask = p->request.mask,
+    };
+    if (!(plan->flags & (FSP_FLAG_SETSID | FSP_FLAG_SETPGROUP))) raw(setpgid, 0, p->request.group);
+    if (!fsp_child_settle(&launch)) _exit(127);
+    close_parcel(p);
+    if (null >= 0) raw(close, null);
+    keep_socket(p);
+    raw(rt_sigprocmask, SIG_SETMASK, &launch.mask, NULL, sizeof launch.mask);
+}
+
+/* 0 in the fork. */
+static long fork_for(const struct parcel *p) {
+    unsigned long flags =
+        CLONE_PARENT | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD;
+    int *pid = &self.page->slot[p->request.slot].pid;
+    long r = raw(clone, flags, 0, pid, FSP_CLONE_TID((long)self.tid, 0));
+    if (r == 0 && self.robust_list) raw(set_robust_list, self.robust_list, self.robust_size);
+    return r;
+}
+
+/* Returns in the fork only. */
+static void serve(void) {
+    struct parcel p;
+    for (;;) {
+        receive_request(&p);
+        long r = fork_for(&p);
+        if (r == 0) break;
+        tell(FSP_SNAP_FORKED, p.request.slot, r < 0 ? (int)r : 0);
+        close_parcel(&p);
+    }
+    self.slot = p.request.slot;
+    settle(&p);
+}
+
+/* ---- the program ---- */
+
+static void name_program(char *name) {
+    char *slash = strrchr(name, '/');
+    if (&program_invocation_name) program_invocation_name = name;
+    if (&program_invocation_short_name) program_invocation_short_name = slash ? slash + 1 : name;
+}
+
+/*
+ * Of a script, the kernel made "interpreter [argument] script" of the first argument: what stands
+ * before the request's own arguments stays as the kernel put it.
+ */
+static char **arguments(char **mine, int before, char **list, char *const *asked) {
+    char **at = list;
+    if (before == 0)
+        *at++ = *asked;
+    else
+        for (int i = 0; i <= before; i++) *at++ = mine[i];
+    while (*++asked) *at++ = *asked;
+    *at = NULL;
+    return at;
+}
+
+static int enter_main(int argc, char **argv) {
+    const struct fsp_plan *plan = (struct fsp_plan *)self.plan;
+    int before = argc - self.argc, n = 0;
+    while (plan->argv[n]) n++;
+    char *list[before + n + 1];
+    char **end = arguments(argv, before, list, plan->argv);
+    environ = (char **)plan->envp;
+    name_program(list[0]);
+    return self.main((int)(end - list), list, environ);
+}
+
+/* ---- the way in ---- */
+
+/* One thread, and an address for its id: else the fork would be no whole process. */
+static enum fsp_refusal refusal(void) {
+    struct stat tasks;
+    if (stat("/proc/self/task", &tasks) < 0) return FSP_REFUSED_PROC;
+    if (tasks.st_nlink != 3) return FSP_REFUSED_THREADS;
+    if (raw(prctl, PR_GET_TID_ADDRESS, &self.tid, 0, 0, 0) < 0) return FSP_REFUSED_KERNEL;
+    return FSP_REFUSED_NOT;
+}
+
+static long map_page(int fd) {
+    return raw(mmap, NULL, sizeof *self.page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+}
+
+static bool map_memory(void) {
+    long page = map_page(self.page_fd);
+    long plan = raw(mmap, NULL, FSP_SNAP_PLAN_MAX, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    self.page = (struct fsp_snap_page *)page;
+    self.plan = (char *)plan;
+    return !failed(page) && !failed(plan);
+}
+
+/* Python programs need not be asked for: checkpoint() is part of the package. */
+static bool is_python(void) {
+    return dlsym(RTLD_DEFAULT, "Py_BytesMain") != NULL;
+}
+
+static int frozen_main(int argc, char **argv, char **envp) {
+    (void)envp;
+    raw(close, self.library_fd);
+    raw(fcntl, self.socket, F_SETFD, FD_CLOEXEC);
+    if (!map_memory()) _exit(127);
+    raw(close, self.page_fd);
+    raw(get_robust_list, 0, &self.robust_list, &self.robust_size);
+    enum fsp_refusal why = refusal();
+    if (why)
+        tell(FSP_SNAP_REFUSED, 0, why);
+    else
+        tell(FSP_SNAP_HELLO, 0, is_python());
+    if (why) _exit(0);
+    serve();
+    return enter_main(argc, argv);
+}
+
+/* ---- a checkpoint ---- */
+
+/* The names as they go behind the message; those that do not fit are not watched. */
+static size_t pack_files(const char *const *files, char *buf) {
+    size_t used = 0;
+    for (; files && *files; files++) {
+        size_t n = strlen(*files) + 1;
+        if (used + n > FSP_SNAP_FILES_MAX) break;
+        memcpy(buf + used, *files, n);
+        used += n;
+    }
+    return used;
+}
+
+/* Ask on the template's socket, which is given up, and go on with one of our own. */
+static bool apply(const char *const *files, enum fsp_refusal why) {
+    alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {0};
+    struct fsp_snap_reply reply = {FSP_SNAP_CHECKPOINT, FSP_SNAP_VERSION, self.slot, why};
+    char *names = malloc(FSP_SNAP_FILES_MAX);
+    int ends[2];
+    if (names == NULL) return false;
+    struct iovec parts[2] = {
+        {&reply, sizeof reply},
+        {names, pack_files(files, names)}
+    };
+    struct msghdr msg = {.msg_iov = parts, .msg_iovlen = 2};
+    long r = raw(socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends);
+    if (r == 0) {
+        msg.msg_control = control;
+        msg.msg_controllen = sizeof control;
+        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+        *c = (struct cmsghdr){
+            .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+        memcpy(CMSG_DATA(c), &ends[1], sizeof(int));
+        r = send_message(&msg);
+        raw(close, ends[1]);
+        raw(close, self.socket);
+        self.socket = ends[0];
+    }
+    free(names);
+    return r >= 0;
+}
+
+/* The spawner's answer: a page, and its stderr; or neither. */
+static bool is_accepted(int *errors) {
+    struct fsp_snap_reply reply;
+    struct iovec part = {&reply, sizeof reply};
+    int fd[3];
+    if (receive(&part, 1, fd) != 2 || reply.kind != FSP_SNAP_GO || !reply.value) return false;
+    long page = map_page(fd[0]);
+    raw(close, fd[0]);
+    *errors = fd[1];
+    if (failed(page)) _exit(127);
+    self.page = (struct fsp_snap_page *)page;
+    return true;
+}
+
+/* Let go of the request: it is the fork's. */
+static void drop_stdio(int errors) {
+    long null = raw(openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC, 0);
+    for (int i = 0; i < 2; i++) raw(dup3, null, i, 0);
+    raw(dup3, errors, 2, 0);
+    raw(close, null);
+    raw(close, errors);
+}
+
+static void join_group(void) {
+    const struct fsp_plan *plan = (struct fsp_plan *)self.plan;
+    if (plan->flags & FSP_FLAG_SETSID) raw(setsid, 0);
+    if (plan->flags & FSP_FLAG_SETPGROUP) raw(setpgid, 0, plan->pgroup);
+}
+
+/* True in the fork that goes on with our own request, false in us, who shall serve. */
+static bool hand_over(int errors) {
+    struct parcel own = {0};
+    long r = fork_for(&own);
+    if (r == 0) {
+        raw(close, self.socket);
+        raw(close, errors);
+        join_group();
+        return true;
+    }
+    tell(FSP_SNAP_FORKED, 0, r < 0 ? (int)r : 0);
+    drop_stdio(errors);
+    return false;
+}
+
+/* What the fork of a later request must not have of the first one's. */
+static void forget_first(void) {
+    environ = (char **)((struct fsp_plan *)self.plan)->envp;
+    if (__fpurge) __fpurge(stdin);
+}
+
+/*
+ * Become a template process here: what ran so far runs once, what follows once per request, each
+ * in a fork of its own.  `files` (NULL-terminated, or NULL): what the process came from; when one
+ * of them changes it is replaced.  Returns 0 in the fork that goes on with the request of the
+ * caller, 1 in one of a later request (whose arguments fastspawn_arguments() gives), and -errno
+ * in the caller, which then goes on as if nothing had been asked: -ENOTSUP (this is no fork of a
+ * template, or it may not), -EBUSY (it has several threads), -EAGAIN (another one came first).
+ */
+EXPORT int fastspawn_checkpoint(const char *const *files) {
+    int errors, *tid = self.tid;
+    if (self.pid == 0 || self.pid != (int)raw(getpid, 0)) return -ENOTSUP;
+    self.pid = 0;
+    enum fsp_refusal why = refusal();
+    self.tid = tid;
+    if (!apply(files, why)) return -EAGAIN;
+    if (why || !is_accepted(&errors)) {
+        raw(close, self.socket);
+        return why ? -EBUSY : -EAGAIN;
+    }
+    fflush(NULL);
+    self.cwd = ((struct fsp_plan *)self.plan)->cwd;
+    if (self.cwd) self.cwd = strdup(self.cwd);
+    if (hand_over(errors)) return 0;
+    serve();
+    forget_first();
+    return 1;
+}
+
+/* The argv of the request that this process serves, as it was given to the spawner; NULL where
+ * there is none. */
+EXPORT char *const *fastspawn_arguments(void) {
+    return self.plan ? ((struct fsp_plan *)self.plan)->argv : NULL;
+}
+
+/* ---- the environment at the start ---- */
+
+static bool read_number(const char **at, int *value) {
+    const char *c = *at;
+    int n = 0;
+    while (*c >= '0' && *c <= '9') n = n * 10 + (*c++ - '0');
+    if (c == *at) return false;
+    *value = n;
+    *at = *c == ',' ? c + 1 : c;
+    return true;
+}
+
+static bool is_variable(const char *entry, const char *name) {
+    size_t n = strlen(name);
+    return strncmp(entry, name, n) == 0 && entry[n] == '=';
+}
+
+/* Take our variables out of the environment: is this a template process? */
+static bool take_variables(char **envp) {
+    const char *word = NULL;
+    char **kept = envp;
+    for (char **at = envp; *at; at++)
+        if (is_variable(*at, FSP_SNAP_VARIABLE)) word = *at + sizeof FSP_SNAP_VARIABLE;
+    if (word == NULL) return false;
+    if (!read_number(&word, &self.socket) || !read_number(&word, &self.page_fd) ||
+        !read_number(&word, &self.library_fd) || !read_number(&word, &self.argc))
+        return false;
+    for (char **at = envp; *at; at++)
+        if (!is_variable(*at, FSP_SNAP_VARIABLE) && !is_variable(*at, "LD_PRELOAD")) *kept++ = *at;
+    *kept = NULL;
+    return true;
+}
+
+EXPORT int __libc_start_main(main_fn *main, int argc, char **argv, void (*init)(void),
+                             void (*fini)(void), void (*rtld_fini)(void), void *stack_end) {
+    start_fn *start = (start_fn *)dlsym(RTLD_NEXT, "__libc_start_main");
+    self.main = main;
+    if (take_variables(argv + argc + 1)) main = frozen_main;
+    return start(main, argc, argv, init, fini, rtld_fini, stack_end);
+}
+
+#endif

@@ -1,0 +1,81 @@
+/*
+ * snapshot.h - what a spawner and a template process say to one another.
+ *
+ *      spawner (zygote.c)                            template process (preload.c)
+ *                            <--  HELLO, or REFUSED
+ *      a request: where the plan's three
+ *      descriptors are, and the plan itself  -->     fork; the fork settles and enters main
+ *      if it is another than last time
+ *                            <--  FORKED
+ *
+ * A fork that was let (FSP_SNAP_MAY_CHECKPOINT) may ask to become a template process itself, where
+ * it stands.  It brings a socket of its own and the files that it came from:
+ *
+ *                            <--  CHECKPOINT, on the socket of its template
+ *      GO, with a page and stderr, or
+ *      nothing but GO        -->     fork: that goes on with the request; this one serves
+ *                            <--  FORKED, and all as above
+ *
+ * Over one SEQPACKET socket, in order, one datagram each; descriptors travel with the request
+ * (SCM_RIGHTS).  Both sides are of one build, so structures go as they are.
+ *
+ * The pid of a fork, and what went wrong in it, are not told but written to a page that both
+ * sides map: the kernel itself writes the pid (CLONE_PARENT_SETTID) before the fork can run, so
+ * it is there however the template process ends.
+ */
+#ifndef FSP_SNAPSHOT_H
+#define FSP_SNAPSHOT_H
+
+#include "internal.h"
+
+#ifdef __linux__
+
+#define FSP_SNAP_VERSION  1u
+#define FSP_SNAP_SLOTS    1024                 /* forks of one template process at a time */
+#define FSP_SNAP_PLAN_MAX (1024 * 1024)        /* a larger one does not fit a datagram either */
+#define FSP_SNAP_VARIABLE "FASTSPAWN_SNAPSHOT" /* =SOCKET,PAGE,LIBRARY,ARGC: descriptors, count */
+
+struct fsp_snap_slot {
+    int pid; /* 0: not forked yet */
+    volatile struct fsp_error error;
+};
+
+struct fsp_snap_page {
+    struct fsp_snap_slot slot[FSP_SNAP_SLOTS];
+};
+
+/* Where a descriptor of the fork comes from; a value from 0 on: the n-th that came along. */
+#define FSP_SNAP_OWN  (-1) /* the template process's own */
+#define FSP_SNAP_NULL (-2) /* /dev/null */
+
+#define FSP_SNAP_MAY_CHECKPOINT 1u /* the fork may become a template itself */
+
+struct fsp_snap_request {
+    uint32_t slot, flags;
+    int32_t fd[3];
+    int32_t group;      /* to join if the plan says nothing of sessions and groups */
+    uint32_t plan_size; /* 0: the plan of the last request that had one */
+    uint64_t plan_at;   /* where its pointers point */
+    uint64_t mask;
+};
+
+enum fsp_snap_kind {
+    FSP_SNAP_HELLO = 1,
+    FSP_SNAP_REFUSED,
+    FSP_SNAP_FORKED,
+    FSP_SNAP_CHECKPOINT,
+    FSP_SNAP_GO,
+};
+
+struct fsp_snap_reply {
+    uint32_t kind;
+    uint32_t version; /* HELLO */
+    uint32_t slot;    /* FORKED, CHECKPOINT */
+    int32_t value;    /* HELLO: it may checkpoint; REFUSED, CHECKPOINT: enum fsp_refusal;
+                         FORKED: 0, or -errno of the fork; GO: yes or no */
+};
+
+#define FSP_SNAP_FILES_MAX 65536 /* bytes of file names behind CHECKPOINT, a NUL after each */
+
+#endif
+#endif

@@ -1,0 +1,108 @@
+"""What a program file is: can its processes be stopped before main by a preloaded object?
+
+Read from the file alone, before anything is run: a program that does not load the object would
+run for good where only a template was meant to start.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import sys
+from typing import Final
+
+_PT_LOAD: Final = 1
+_PT_DYNAMIC: Final = 2
+_PT_INTERP: Final = 3
+_DT_STRTAB: Final = 5
+_DT_STRSZ: Final = 10
+_MAX_SCRIPTS: Final = 4
+"""Scripts whose interpreter is a script (the kernel's own limit, BINPRM_MAX_RECURSION)."""
+
+
+class _Elf:
+    """The few parts of a 64-bit little-endian ELF file that matter (elf(5))."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.machine: int = struct.unpack_from("<H", data, 18)[0]
+        (offset,) = struct.unpack_from("<Q", data, 32)
+        size, count = struct.unpack_from("<HH", data, 54)
+        # type, flags, offset, vaddr, paddr, filesz, memsz, align
+        self._segments = [
+            struct.unpack_from("<IIQQQQQQ", data, offset + i * size) for i in range(count)
+        ]
+
+    def _segment(self, kind: int) -> bytes | None:
+        for segment in self._segments:
+            if segment[0] == kind:
+                return self._data[segment[2] : segment[2] + segment[5]]
+        return None
+
+    @property
+    def interpreter(self) -> bytes | None:
+        """The dynamic linker that it asks for; None: it is statically linked."""
+        segment = self._segment(_PT_INTERP)
+        return None if segment is None else segment.rstrip(b"\0")
+
+    def names(self) -> bytes:
+        """The names of its dynamic symbols and libraries, NUL after each."""
+        dynamic = self._segment(_PT_DYNAMIC) or b""
+        tags = dict(struct.iter_unpack("<QQ", dynamic[: len(dynamic) // 16 * 16]))
+        address, size = tags.get(_DT_STRTAB, 0), tags.get(_DT_STRSZ, 0)
+        for kind, _, offset, start, _, filesz, _, _ in self._segments:
+            if kind == _PT_LOAD and start <= address < start + filesz:
+                at = offset + address - start
+                return self._data[at : at + size]
+        return b""
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def _has_capabilities(path: str) -> bool:
+    try:
+        return bool(os.getxattr(path, "security.capability"))
+    except OSError:
+        return False
+
+
+def _why_not_elf(path: str, data: bytes) -> str | None:
+    try:
+        elf = _Elf(data)
+        names = elf.names()
+    except struct.error:
+        return f"{path} is a damaged program"
+    if data[4:6] != b"\x02\x01" or elf.machine != _Elf(_read(sys.executable)).machine:
+        return f"{path} is a program for another machine"
+    if elf.interpreter is None:
+        return f"{path} is statically linked: it loads no preloaded object"
+    if b"\0__libc_start_main\0" not in names:
+        return f"{path} does not start by libc's __libc_start_main"
+    return None
+
+
+def why_not_template(path: str) -> str | None:
+    """Why this program cannot be a template, in words for its user; None if it can.
+
+    Raises OSError if it cannot be read.
+    """
+    for _ in range(_MAX_SCRIPTS + 1):
+        mode = os.stat(path).st_mode
+        if mode & (stat.S_ISUID | stat.S_ISGID):
+            return f"{path} is setuid or setgid: it loads no preloaded object"
+        if _has_capabilities(path):
+            return f"{path} has file capabilities: it loads no preloaded object"
+        data = _read(path)
+        if data[:4] == b"\x7fELF":
+            return _why_not_elf(path, data)
+        if data[:2] != b"#!":
+            return f"{path} is neither an ELF program nor a script"
+        words = data[2:].split(b"\n", 1)[0].split(maxsplit=1)
+        if not words:
+            return f"{path} names no interpreter"
+        path = os.fsdecode(words[0])
+    return f"{path} is a script of too many scripts"

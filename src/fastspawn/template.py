@@ -1,0 +1,183 @@
+"""Templates: processes of a program that are forked where others would be executed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from importlib.machinery import EXTENSION_SUFFIXES
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from fastspawn import _core
+from fastspawn._core import TemplateCore
+from fastspawn._program import why_not_template
+from fastspawn.command import Command, StrOrBytesPath
+from fastspawn.engine import Engine, _Run
+from fastspawn.result import Result
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# enum fsp_refusal of csrc/fastspawn.h
+_EXIT, _TIME, _BUILD = 2, 3, 4
+_REASONS: Final = {
+    _TIME: "it did not reach main in time",
+    _BUILD: "it speaks another version of the protocol",
+    5: "it has several threads before main",
+    6: "/proc is not mounted, so its threads cannot be counted",
+    7: "the kernel has no PR_GET_TID_ADDRESS (CONFIG_CHECKPOINT_RESTORE)",
+}
+
+
+class TemplateError(Exception):
+    """The program cannot be a template; the message says why."""
+
+
+def _preload() -> bytes:
+    folder = os.path.dirname(_core.__file__)
+    for suffix in EXTENSION_SUFFIXES:
+        path = os.path.join(folder, "_preload" + suffix)
+        if os.path.exists(path):
+            return os.fsencode(path)
+    raise TemplateError("templates are for Linux only")
+
+
+class Template(TemplateCore):
+    """A program that is started once and forked for each request: an async context manager.
+
+        async with Template(["sort", "-u"]) as template:
+            result = await template.run(input=b"b\\na\\nb\\n")
+
+    The dynamic linker, libc and constructors run once, in template processes that stop before the
+    program's main; each run is a fork of one, a new process with its own pid, memory, group,
+    limits and descriptors. The program need not know.
+
+    ``command`` is a ``Command`` or an argv. ``size`` is the number of template processes (by
+    default one for each processor, at most 4), and of the threads of the template's own engine;
+    with ``engine`` the template belongs to that one and has as many processes as it has threads.
+    ``at`` is where forks begin: at "main", or at a ``checkpoint`` that the program calls; "auto"
+    lets Python programs do that.
+    ``start_timeout``: seconds that a template process may take to reach main.
+
+    What the forks of one process share, unlike executed ones: the address-space layout and stack
+    canary, what constructors made, and the first command line in /proc/PID/cmdline.
+
+    A template process that dies is replaced, and so is one whose program changed on disk (noticed
+    within 0.1 s); meanwhile runs start by exec. ``stats`` counts them.
+    """
+
+    def __init__(
+        self,
+        command: Command | Sequence[StrOrBytesPath],
+        *,
+        size: int | None = None,
+        engine: Engine | None = None,
+        at: Literal["auto", "main", "checkpoint"] = "auto",
+        start_timeout: float = 5.0,
+    ) -> None:
+        if engine is not None and size is not None:
+            raise ValueError("a template has as many processes as its engine has threads")
+        if not isinstance(command, Command):
+            command = Command(command)
+        self.command = command
+        self._at = at
+        self._timeout = start_timeout
+        self._engine = Engine(size) if engine is None else engine
+        self._owned = engine is None
+
+    async def start(self) -> None:
+        """Start the template processes, and wait until all are ready.
+
+        Raises TemplateError for a program that cannot be a template, and OSError for one that
+        cannot be started at all. Nothing is left then.
+        """
+        reason = await asyncio.to_thread(self._check)
+        if reason is not None:
+            raise TemplateError(reason)
+        if self._owned:
+            await self._engine.start()
+        try:
+            await self._start_processes()
+        except BaseException:
+            await self.close()
+            raise
+
+    def _check(self) -> str | None:
+        return why_not_template(self.command.resolve())
+
+    async def _start_processes(self) -> None:
+        news = asyncio.Event()
+        self._engine.watching.add(news.set)
+        try:
+            checkpoint = self._at == "checkpoint"
+            self._open(self._engine, self.command, _preload(), self._timeout, checkpoint)
+            while not self._is_ready():
+                await news.wait()
+                news.clear()
+        finally:
+            self._engine.watching.discard(news.set)
+
+    def _is_ready(self) -> bool:
+        ready, failures, why, error, status = self._state()
+        if not failures:
+            return ready == self.stats["processes"]
+        if error is not None:
+            raise error
+        if why == _EXIT:
+            how = f"signal {-status}" if status < 0 else f"status {status}"
+            raise TemplateError(f"{self.command.executable} ended before main, with {how}")
+        raise TemplateError(f"{self.command.executable}: {_REASONS[why]}")
+
+    async def close(self) -> None:
+        """End the template processes; with an engine of its own, also what still runs."""
+        self._close()
+        if self._owned:
+            await self._engine.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def run(
+        self,
+        args: Sequence[StrOrBytesPath] | None = None,
+        input: bytes | bytearray | memoryview | None = None,
+        *,
+        env: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
+        check: bool = False,
+    ) -> Result:
+        """Run the program to its end in a fork, and collect its output.
+
+        ``args`` are the arguments after the program's name, ``env`` is the whole environment; by
+        default the template's own. All else is as for ``Engine.run``.
+        """
+        command = self.command if args is None and env is None else self._variant(args, env)
+        future = self._engine._here().create_future()
+        job: Any = self._engine.submit(command, _Run(future), input, False, False, self)
+        try:
+            job = await future
+        except asyncio.CancelledError:
+            job.cancel()
+            raise
+        result = Result.of(command.argv, job)
+        if check:
+            result.check_returncode()
+        return result
+
+    def _variant(
+        self,
+        args: Sequence[StrOrBytesPath] | None,
+        env: Mapping[str, str] | Mapping[bytes, bytes] | None,
+    ) -> Command:
+        command = self.command
+        argv = command.argv if args is None else (command.argv[0], *args)
+        return command.replace(argv=argv, env=env)

@@ -1,0 +1,231 @@
+"""Templates: forks in place of executed processes, and checkpoints."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import Run
+from fastspawn import Command, Engine, Result, Template, TemplateError
+from support import LINUX, async_poll
+
+pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
+
+TOP = """\
+import os, sys
+from sys import exit as leave
+from fastspawn import checkpoint
+checkpoint()
+"""
+
+ENDS = {
+    "normal": "print(1)",
+    "exit-3": "sys.exit(3)",
+    "exit-none": "sys.exit()",
+    "exit-text": "sys.exit('bad')",
+    "exit-true": "sys.exit(True)",
+    "exit-negative": "sys.exit(-1)",
+    "exit-300": "sys.exit(300)",
+    "exit-early-name": "leave(13)",
+    "exit-in-function": "def f(): sys.exit(9)\nf()",
+    "raise-exit": "raise SystemExit(7)",
+    "raise-exit-class": "raise SystemExit",
+    "raise-own-exit": "class E(SystemExit): pass\nraise E(11)",
+    "builtin-exit": "exit(2)",
+    "never-raised": "e = SystemExit(4)",
+    "caught": "try: sys.exit(5)\nexcept SystemExit: pass\nprint('on')",
+    "caught-below": "def f():\n try: sys.exit(5)\n except SystemExit: pass\nf()",
+    "finally": "try: sys.exit(5)\nfinally: print('f')",
+    "raised-again": "try: sys.exit(6)\nexcept SystemExit: raise",
+    "in-thread": "import threading\nt = threading.Thread(target=sys.exit, args=(5,))\nt.start()",
+    "error": "1 / 0",
+    "error-in-function": "def f(): raise ValueError('x')\ntry: f()\nexcept ValueError: pass\nf()",
+    "error-remembered": "try: 1 / 0\nexcept Exception as e: sys.last_exc = sys.last_value = e",
+    "interrupt": "raise KeyboardInterrupt",
+    "at-exit": "import atexit\natexit.register(print, 'bye')\nsys.exit(4)",
+    "thread-outlives": "import threading, time\n"
+    "threading.Thread(target=lambda: (time.sleep(0.05), print('t'))).start()",
+    "stdout-closed": "sys.stdout.close()",
+    "full": "sys.stdout = open('/dev/full', 'w')\nprint('x')",
+    "no-collector": "import gc\ngc.disable()\nsys.exit(3)",
+    "os-exit": "os._exit(8)",
+    "killed": "os.kill(os.getpid(), 9)",
+}
+
+
+def ending(result: Result) -> tuple[int, bytes, bytes]:
+    return result.returncode, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_a_fork_ends_as_the_program_does(run: Run, tmp_path: Path, end: str) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(TOP + end)
+
+    async def main() -> None:
+        async with Engine(1) as engine:
+            direct = await engine.run([sys.executable, script])
+        async with Template([sys.executable, script], size=1) as template:
+            for _ in range(3):  # the one that reaches the checkpoint, and forks of it
+                assert ending(await template.run()) == ending(direct)
+            assert template.stats["checkpoints"] == 1
+
+    run(main())
+
+
+def test_what_stands_above_runs_once(run: Run, tmp_path: Path) -> None:
+    count = tmp_path / "count"
+    script = tmp_path / "program.py"
+    script.write_text(
+        f"import sys\nopen({str(count)!r}, 'a').write('x')\nprint('above')\n"
+        "from fastspawn import checkpoint\ncheckpoint()\nimport os\n"
+        "print(os.getpid(), sys.argv[1:], os.environ.get('X'), sys.stdin.read())"
+    )
+
+    async def main() -> None:
+        async with Template([sys.executable, script, "a"], size=1) as template:
+            first = await template.run(input=b"one")
+            assert first.stdout == b"above\n%d ['a'] None one\n" % first.pid
+            second = await template.run([script, "b", "c d"], b"two", env={"X": "1"})
+            assert second.stdout == b"%d ['b', 'c d'] 1 two\n" % second.pid
+            third = await template.run()
+            assert third.stdout == b"%d ['a'] None \n" % third.pid
+        assert count.read_text() == "x"
+
+    run(main())
+
+
+def test_threads_are_refused(run: Run, tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import threading\nstop = threading.Event()\nthreading.Thread(target=stop.wait).start()\n"
+        "from fastspawn import checkpoint\ncheckpoint()\nprint('on')\nstop.set()"
+    )
+
+    async def main() -> None:
+        async with Template([sys.executable, script], size=1) as template:
+            for _ in range(2):
+                result = await template.run()
+                assert result.stdout == b"on\n"
+            assert template.stats["checkpoints"] == 0
+
+    run(main())
+
+
+def test_outside_a_template_a_checkpoint_is_nothing(run: Run, tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(TOP + "print('on')")
+
+    async def main() -> None:
+        async with Engine(1) as engine:
+            assert (await engine.run([sys.executable, script])).stdout == b"on\n"
+
+    run(main())
+
+
+def test_each_run_is_a_process_of_its_own(run: Run) -> None:
+    async def main() -> None:
+        async with Template(["sh", "-c", "echo $$ $1", "sh", "x"], size=2) as template:
+            pids = set()
+            for word in ("a", "b c", ""):
+                result = await template.run(["-c", "echo $$ $1", "sh", word])
+                pid, _, rest = result.stdout.partition(b" ")
+                assert int(pid) == result.pid
+                assert rest.decode().rstrip("\n") == word
+                pids.add(result.pid)
+            assert len(pids) == 3
+            assert template.stats["forked"] == 3
+
+    run(main())
+
+
+def test_a_template_process_that_dies_is_replaced(run: Run) -> None:
+    async def main() -> None:
+        async with Template(["sh", "-c", "echo $PPID"], size=1) as template:
+
+            def processes() -> set[int]:
+                children = Path(f"/proc/self/task/{os.getpid()}/children")
+                tasks = Path("/proc/self/task").iterdir()
+                return {
+                    int(pid) for task in tasks for pid in (task / children.name).read_text().split()
+                }
+
+            (before,) = processes()
+            os.kill(before, signal.SIGKILL)
+            await async_poll(lambda: template.stats["restarted"] == 1, "it was seen to die")
+            assert (await template.run()).stdout == b"%d\n" % os.getpid()
+            await async_poll(lambda: template.stats["ready"] == 1, "there is another")
+            forked = template.stats["forked"]
+            assert (await template.run()).returncode == 0
+            assert template.stats["forked"] == forked + 1
+
+    run(main())
+
+
+def test_a_program_that_changes_is_noticed(run: Run, tmp_path: Path) -> None:
+    script = tmp_path / "program"
+    script.write_text("#!/bin/sh\necho one")
+    script.chmod(0o755)
+
+    async def main() -> None:
+        async with Template([script], size=1) as template:
+            assert (await template.run()).stdout == b"one\n"
+            script.write_text("#!/bin/sh\necho two")
+
+            async def is_new() -> bool:
+                result = await template.run()
+                assert result.stdout == b"two\n"
+                return template.stats["ready"] == 1 and template.stats["direct"] > 0
+
+            await async_poll(is_new, "it was started anew")
+
+    run(main())
+
+
+def test_who_cannot_be_a_template(run: Run, tmp_path: Path) -> None:
+    static = tmp_path / "static"
+    data = bytearray(Path(os.path.realpath("/bin/sh")).read_bytes())
+    at = int.from_bytes(data[32:40], "little")
+    for i in range(int.from_bytes(data[56:58], "little")):
+        if data[at + 56 * i] == 3:  # PT_INTERP
+            data[at + 56 * i] = 0
+    static.write_bytes(data)
+    setuid = tmp_path / "setuid"
+    setuid.write_bytes(Path("/bin/sh").read_bytes())
+    text = tmp_path / "text"
+    text.write_text("echo hi")
+    for path in (static, setuid, text):
+        path.chmod(0o4755 if path is setuid else 0o755)
+
+    async def reason(path: Path) -> str:
+        with pytest.raises(TemplateError) as caught:
+            await Template([path]).start()
+        return str(caught.value)
+
+    async def main() -> None:
+        assert "statically linked" in await reason(static)
+        assert "setuid" in await reason(setuid)
+        assert "neither" in await reason(text)
+        with pytest.raises(FileNotFoundError):
+            await Template(["./missing"]).start()
+
+    run(main())
+
+
+def test_the_directory_must_exist_for_each_run(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+
+    async def main() -> None:
+        async with Template(Command(["sh", "-c", "pwd"], cwd=folder), size=1) as template:
+            assert (await template.run()).stdout == os.fsencode(folder) + b"\n"
+            folder.rmdir()
+            with pytest.raises(FileNotFoundError) as caught:
+                await template.run()
+            assert caught.value.filename == folder
+
+    run(main())
