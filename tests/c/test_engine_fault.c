@@ -354,7 +354,25 @@ static const struct fault lacks[] = {
     {"mmap",   ENOMEM, 0, 0},
 };
 
+/* In a table that all share, what each try leaves open would stay. */
+static void lack_with_a_shared_table(void *unused) {
+    struct fsp_job_options options = streaming();
+    (void)unused;
+    listen_shared_tables = true;
+    struct fsp_engine *e = listen_engine(1);
+    faults_arm("clone3", EAGAIN, 0, FAULTS_ALL);
+    listen_submit(e, COMMAND("/bin/cat"), options, &one);
+    CHECK(LISTEN_UNTIL(e, stats_of(e).retried >= 3));
+    faults_off();
+    fsp_job_write_eof(one.job);
+    CHECK(listen_to_end(e, &one, 1));
+    if (CHECK(one.outcome)) CHECK_INT(one.outcome->status.code, 0);
+    listen_free(&one, 1);
+    fsp_engine_free(e);
+}
+
 static void a_lack_that_ends(void) {
+    tap_fork(lack_with_a_shared_table, NULL);
     for (size_t i = 0; i < LENGTH(lacks); i++) {
         struct fault fault = lacks[i];
         tap_fork(lack_for_a_while, &fault);

@@ -35,6 +35,23 @@ def test_each_c_file_says_what_it_is_for() -> None:
         assert re.match(rf"/\*\n \* {re.escape(path.name)} - \S", path.read_text()), path
 
 
+def test_every_trap_has_its_test() -> None:
+    """The tests that tests/TRAPS.md names are there."""
+    rows = re.findall(r"^\|.*\|.*\|(.*)\|$", (ROOT / "tests" / "TRAPS.md").read_text(), flags=re.M)
+    named = 0
+    for row in rows:
+        program = ""
+        for where, name in re.findall(r"`(?:([\w.]+)::? ?)?(\w+)`", row):
+            program = where or program
+            if program.endswith(".py"):
+                path, head = f"unit/{program}", f"def {name}("
+            else:
+                path, head = f"c/test_{program}.c", f"RUN({name});"
+            assert head in (ROOT / "tests" / path).read_text(), (path, name)
+            named += 1
+    assert named > 50
+
+
 def test_public_c_names_have_the_prefix() -> None:
     header = (ROOT / "csrc" / "fastspawn.h").read_text()
     code = re.sub(r"/\*.*?\*/", "", header, flags=re.S)
