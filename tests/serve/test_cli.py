@@ -197,6 +197,9 @@ def test_values() -> None:
         ("1h", 3600),
         ("0.5", 0.5),
         (".5s", 0.5),
+        ("1h30m", 5400),
+        ("1m0.5s", 60.5),
+        ("1h1m1s500ms", 3661.5),
     ],
 )
 def test_duration(text: str, seconds: float) -> None:
@@ -204,7 +207,22 @@ def test_duration(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "s", "-1", "1 s", "1d", "1e3", "nan", "inf", "9999999h", "\u0661"]
+    "text",
+    [
+        "",
+        "s",
+        "-1",
+        "1 s",
+        "1d",
+        "1e3",
+        "nan",
+        "30m1h",
+        "1m30",
+        "1m1m",
+        "inf",
+        "9999999h",
+        "\u0661",
+    ],
 )
 def test_not_a_duration(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a duration|more than a year"):

@@ -62,7 +62,7 @@ async def answer(strategy: Any, config: Config) -> tuple[int, str]:
     """Status, and the whole answer."""
     loop = asyncio.get_running_loop()
     service = Service(config, lambda _: strategy, loop)
-    await service.load()
+    await service.load(config)
     ours, theirs = socket.socketpair()
     transport, _ = await loop.connect_accepted_socket(lambda: Connection(service), theirs)
     reader, writer = await asyncio.open_connection(sock=ours)

@@ -54,9 +54,7 @@ class Admission:
             self._free -= 1
             entrant.start()
         elif len(self._queue) < self._capacity:
-            self._queue[entrant] = self._loop.time()
-            if self._timer is None and self._timeout is not None:
-                self._timer = self._loop.call_later(self._timeout, self._expire)
+            self._push(entrant)
         else:
             entrant.overloaded()
 
@@ -77,6 +75,11 @@ class Admission:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _push(self, entrant: Entrant) -> None:
+        self._queue[entrant] = self._loop.time()
+        if self._timer is None and self._timeout is not None:
+            self._timer = self._loop.call_later(self._timeout, self._expire)
 
     def _expire(self) -> None:
         # One timer for the whole queue: it is in order of arrival, so of expiry too.

@@ -39,7 +39,7 @@ CMD answers what no route does; without routes it is "echo hi".
 _USAGE: Final = "python -m fastspawn.serve [options] [--] [CMD ARG...]"
 
 
-class UsageError(Exception):
+class UsageError(ValueError):
     """What is wrong with the command line, in one line."""
 
 
@@ -128,8 +128,15 @@ def _run(argv: Sequence[str]) -> int:
         if config.uds is not None:
             listen.unlink(config.uds)
 
+    def reread() -> Config:
+        found = parse(argv)
+        check(found)
+        return found
+
+    # Without a file, SIGHUP is what it always is: the terminal has gone.
+    hangup = None if config.config is None else reread
     if config.workers == 1:
-        server.serve(config, socks, ready=ready, stopping=stopping)
+        server.serve(config, socks, ready=ready, stopping=stopping, reread=hangup)
         return 0
     if config.fd is None:
         shares = [listen.multiply(sock, config.workers, config.backlog) for sock in socks]
@@ -141,6 +148,7 @@ def _run(argv: Sequence[str]) -> int:
         [list(share) for share in zip(*shares, strict=True)],
         ready=ready,
         stopping=stopping,
+        reread=hangup,
     ).run()
 
 

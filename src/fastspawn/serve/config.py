@@ -76,6 +76,8 @@ class Config:
     workers: int = 1
     loop: LoopName = "asyncio"
     spawners: int | None = None
+    max_inflight_total: int | None = None
+    """Over all routes and workers; None: only what each route allows in each worker."""
 
     keep_alive_timeout: float = 5.0
     header_timeout: float = 10.0

@@ -43,13 +43,13 @@ def read(path: str) -> dict[str, Any]:
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        _refuse_syntax(path, str(error))
+        _refuse_syntax(path, text, str(error))
     return _Reader(path, text).top(table)
 
 
-def _refuse_syntax(path: str, message: str) -> NoReturn:
+def _refuse_syntax(path: str, text: str, message: str) -> NoReturn:
     found = _POSITION.search(message)
-    line = f":{found[1]}" if found is not None and found[1] else ""
+    line = f":{found[1] or len(text.splitlines())}" if found is not None else ""
     raise FileError(f"{path}{line}: {_POSITION.sub('', message)}")
 
 
@@ -80,9 +80,10 @@ class _Reader:
             if key not in known:
                 self._refuse_unknown(number, key, known)
             given[key.replace("-", "_")] = self._value(number, key, value)
-        for key in ("path", "command"):
-            if key not in given:
-                self._refuse(number, "", f"a route without a {key}")
+        if "path" not in given:
+            self._refuse(number, "", "a route without a path")
+        if "command" not in given and "cgi_dir" not in given:
+            self._refuse(number, "", "a route without a command")
         return given
 
     def _value(self, section: int | None, key: str, value: Any) -> Any:

@@ -6,12 +6,14 @@ Either side learns by the end of the stream that the other has gone.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    import asyncio
     import socket
 
     from .config import Config
@@ -52,11 +54,52 @@ class Inbox:
             yield kind, pickle.loads(body) if kind == CONFIG else number
 
 
-def first_config(sock: socket.socket, inbox: Inbox) -> Config | None:
-    """Wait for the configuration. None: the supervisor has gone."""
-    while data := sock.recv(65536):
-        for kind, value in inbox.add(data):
-            assert kind == CONFIG
-            config: Config = value
-            return config
-    return None
+class Upstream:
+    """A worker's end of the link."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._inbox = Inbox()
+
+    def first_config(self) -> Config | None:
+        """Wait for the configuration. None: the supervisor has gone."""
+        while data := self._sock.recv(65536):
+            for kind, value in self._inbox.add(data):
+                assert kind == CONFIG
+                config: Config = value
+                return config
+        return None
+
+    def send(self, kind: bytes, number: int = 0) -> None:
+        # Messages are few and short, and the supervisor does nothing but read them.
+        with contextlib.suppress(OSError):  # it has gone, as the link's end will say
+            self._sock.sendall(message(kind, number))
+
+    def open(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        heard: Callable[[bytes, Any], None],
+        ended: Callable[[], None],
+    ) -> None:
+        """From now on tell ``heard`` of messages, and ``ended`` when the supervisor has gone."""
+
+        def read() -> None:
+            try:
+                data = self._sock.recv(65536)
+            except InterruptedError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self.close(loop)
+                ended()
+                return
+            for kind, value in self._inbox.add(data):
+                heard(kind, value)
+
+        loop.add_reader(self._sock, read)
+        for kind, value in self._inbox.add(b""):
+            heard(kind, value)
+
+    def close(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.remove_reader(self._sock)

@@ -83,6 +83,8 @@ def _make() -> list[Option]:
         choice("auto", "uvloop", "asyncio"), "text", "NAME")  # fmt: skip
     add("spawners", "the engine's threads (default: by the number of cores)", number(1, 1024),
         "number", "N")  # fmt: skip
+    add("max-inflight-total", "commands that run at once, of all routes and workers together "
+        "(default: none)", limit(number(1)), "number", "N")  # fmt: skip
 
     group = "routes"
     add("route", "a command of its own for a path such as /user/{name} or /files/{path...}; "

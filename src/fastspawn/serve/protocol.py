@@ -22,6 +22,7 @@ import asyncio
 import socket
 import struct
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -390,6 +391,24 @@ class Connection(asyncio.Protocol):
             self.transport.write(b"0")
 
     # ---- from the service
+
+    def reroute(self) -> bool:
+        """Have requests to come find their routes as the service has them now.
+
+        False: not yet. The one whose head is being received belongs to the old ones, since its
+        fields may not have been kept.
+        """
+        if self._target:
+            return False
+        self._routing = self._service.routing
+        self._fields = [] if self._routing.wants_fields else None
+        return True
+
+    def exchanges(self) -> Iterator[Exchange]:
+        """Those that are not finished."""
+        if self._current is not None:
+            yield self._current
+        yield from self._ahead
 
     def drain(self) -> None:
         """Close as soon as what is being answered is."""

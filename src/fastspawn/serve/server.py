@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastspawn import TemplateError
 
+from . import link, settings
+from .pool import LentPool, Pool
 from .protocol import Connection
 from .service import Service
 from .strategy import Strategies
@@ -35,17 +37,19 @@ def serve(
     *,
     ready: Callable[[], None],
     stopping: Callable[[], None],
-    lifeline: socket.socket | None = None,
+    reread: Callable[[], Config] | None = None,
+    upstream: link.Upstream | None = None,
 ) -> None:
-    """Serve on ``sockets`` (listening) until a signal, or until ``lifeline`` reaches its end.
+    """Serve on ``sockets`` (listening) until a signal.
 
     ``ready`` is called when requests are answered, ``stopping`` just before the sockets are
-    closed. Raises StartError.
+    closed. ``reread``: called at SIGHUP for a new configuration; its ValueError leaves things as
+    they are. ``upstream``: of a worker; it serves until that has gone. Raises StartError.
     """
     loop = _new_loop(config)
     try:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(_serve(loop, config, sockets, ready, stopping, lifeline))
+        loop.run_until_complete(_serve(loop, config, sockets, ready, stopping, reread, upstream))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:
@@ -84,6 +88,55 @@ class _Stop:
             self.cancel.set()
         self.drain.set()
 
+    def lost(self) -> None:
+        _say("the supervisor has gone")
+        self.ask()
+
+
+class _Reloader:
+    """Puts new configurations into force, one after the other."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._next: Config | None = None
+        self._note = ""
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def reread(self, read: Callable[[], Config]) -> None:
+        """At SIGHUP."""
+        try:
+            config, note = settings.reloaded(self._service.config, read())
+        except ValueError as error:
+            _say(f"not reloaded: {error}")
+        else:
+            self.ask(config, f"reloaded {config.config}{note}")
+
+    def ask(self, config: Config, note: str = "") -> None:
+        """``config`` has been checked. ``note``: what to say when it is in force."""
+        self._next, self._note = config, note
+        if self._task is None and not self._closed:
+            self._task = self._service.loop.create_task(self._load())
+
+    async def _load(self) -> None:
+        while (config := self._next) is not None:
+            self._next, note = None, self._note
+            try:
+                await self._service.load(config)
+            except (OSError, TemplateError) as error:
+                _say(f"not reloaded: {error}")
+            else:
+                if note:
+                    _say(note)
+        self._task = None
+
+    async def close(self) -> None:
+        """No more of it."""
+        self._closed = True
+        self._next = None
+        if self._task is not None:
+            await asyncio.wait([self._task])
+
 
 class _Complaints:
     """The loop's exception handler.
@@ -114,23 +167,38 @@ async def _serve(
     sockets: list[socket.socket],
     ready: Callable[[], None],
     stopping: Callable[[], None],
-    lifeline: socket.socket | None,
+    reread: Callable[[], Config] | None,
+    upstream: link.Upstream | None,
 ) -> None:
     stop = _Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
-    if lifeline is not None:
-        loop.add_reader(lifeline, _lost, loop, lifeline, stop)
 
     strategies = Strategies(loop, config.spawners)
-    service = Service(config, strategies.make, loop)
+    pool = _pool(config, upstream)
+    service = Service(config, strategies.make, loop, pool)
     try:
-        await service.load()
+        await service.load(config)
     except OSError as error:
         raise StartError(f"cannot start the engine: {error.strerror}") from error
     except TemplateError as error:
         raise StartError(f"--strategy snapshot: {error}") from error
     service.start()
+    reloader = _Reloader(service)
+    if upstream is not None:
+        # The supervisor reloads.
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        lent = pool if isinstance(pool, LentPool) else None
+
+        def heard(kind: bytes, value: Any) -> None:
+            if kind == link.CONFIG:
+                reloader.ask(value)
+            elif lent is not None:
+                lent.heard(kind, value)
+
+        upstream.open(loop, heard, stop.lost)
+    elif reread is not None:
+        loop.add_signal_handler(signal.SIGHUP, reloader.reread, reread)
     loop.set_exception_handler(_Complaints().handle)
     servers = []
     for sock in sockets:
@@ -144,6 +212,7 @@ async def _serve(
     ready()
     await stop.drain.wait()
 
+    await reloader.close()
     stopping()
     for server in servers:
         server.close()
@@ -154,8 +223,14 @@ async def _serve(
     await _until_idle(service, None, config.kill_grace + 5.0)
     await service.close()
     await strategies.close()
-    if lifeline is not None:
-        loop.remove_reader(lifeline)
+    if upstream is not None:
+        upstream.close(loop)
+
+
+def _pool(config: Config, upstream: link.Upstream | None) -> Pool | None:
+    if config.max_inflight_total is None:
+        return None
+    return Pool(config.max_inflight_total) if upstream is None else LentPool(upstream.send)
 
 
 async def _until_idle(
@@ -168,10 +243,3 @@ async def _until_idle(
         if (cancel is not None and cancel.is_set()) or (end is not None and loop.time() >= end):
             return
         await asyncio.sleep(_POLL)
-
-
-def _lost(loop: asyncio.AbstractEventLoop, lifeline: socket.socket, stop: _Stop) -> None:
-    # The supervisor never sends anything: this is the end.
-    loop.remove_reader(lifeline)
-    _say("the supervisor has gone")
-    stop.ask()

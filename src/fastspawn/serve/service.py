@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from .access import AccessLog
 from .admission import Admission
 from .config import RouteConfig
+from .pool import PooledAdmission
 from .response import Heads
 from .route import Route
 from .routing import Routing
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .config import Config
+    from .pool import Pool
     from .protocol import Connection
     from .strategy import Strategy
 
@@ -25,16 +27,24 @@ _LINGER: Final = 5.0
 """Seconds for which input is thrown away after an answer that came before the request's end."""
 
 
+_REROUTE: Final = 0.01
+"""Seconds between looks at connections that were receiving a head during a reload."""
+
 _HOLD: Final = 0.01
 """Seconds for which the beginning of an answer is held back, for all of it to come."""
 
 
 class Service:
-    """``load`` and then ``start`` come before any connection."""
+    """``start`` and ``load`` come before any connection; ``load`` may come again."""
 
     __slots__ = (
+        "_closing",
         "_heads",
         "_make",
+        "_pool",
+        "_reroute_timer",
+        "_retired",
+        "_unrouted",
         "config",
         "connections",
         "delay",
@@ -53,11 +63,13 @@ class Service:
         config: Config,
         make: Callable[[RouteConfig], Strategy],
         loop: asyncio.AbstractEventLoop,
+        pool: Pool | None = None,
     ) -> None:
-        """``make``: the strategy of a route, not yet started."""
+        """``make``: the strategy of a route, not yet started. ``pool``: what all routes share."""
         self.config = config
         self.loop = loop
         self._make = make
+        self._pool = pool
         self._heads: dict[str, Heads] = {}
         self.delay = Delay(loop, _HOLD)
         self.connections: set[Connection] = set()
@@ -70,23 +82,67 @@ class Service:
         self.lingering = self.watch.deadlines(_LINGER)
         self.log = AccessLog(loop, sys.stdout.fileno()) if config.access_log else None
 
+        self._retired: list[Route] = []
+        """Routes of before a reload that are still busy."""
+        self._closing: set[asyncio.Task[None]] = set()
+        self._unrouted: set[Connection] = set()
+        """Connections that still have the routing of before."""
+        self._reroute_timer: asyncio.TimerHandle | None = None
         self.routing = Routing([], self._route(RouteConfig(max_inflight=1, queue=0)))
 
-    async def load(self) -> None:
-        """Make and start the routes. Raises the OSError of a strategy that can't be started."""
-        routes = [self._route(config) for config in self.config.routes]
-        for route in routes:
-            await route.strategy.start()
+    async def load(self, config: Config) -> None:
+        """Serve the routes of ``config``, and take over its time limits.
+
+        Routes that stay the same go on; those that are no more finish what they have been asked
+        for. Raises the OSError of a strategy that can't be started: then nothing has changed.
+        """
+        known = {route.config: route for route in self.routing.routes}
+        routes: list[Route] = []
+        try:
+            for each in config.routes:
+                route = known.get(each)
+                if route is None:
+                    route = self._route(each)
+                    await route.strategy.start()
+                routes.append(route)
+        except BaseException:
+            for route in routes:
+                if route.config not in known:
+                    await route.strategy.close()
+            raise
+        self._retired += [route for route in known.values() if route not in routes]
         self.routing = Routing(routes, self.routing.nowhere)
+        self.config = config
+        self.idle.seconds = config.keep_alive_timeout
+        self.slow.seconds = config.header_timeout
+        self._switch_log(config.access_log)
+        self._unrouted = set(self.connections)
+        self._reroute()
+
+    def _reroute(self) -> None:
+        self._reroute_timer = None
+        self._unrouted = {each for each in self._unrouted & self.connections if not each.reroute()}
+        if self._unrouted:
+            self._reroute_timer = self.loop.call_later(_REROUTE, self._reroute)
+
+    def _switch_log(self, on: bool) -> None:
+        if on == (self.log is not None):
+            return
+        if self.log is not None:
+            self.log.flush()
+        self.log = AccessLog(self.loop, sys.stdout.fileno()) if on else None
+        for route in (*self.routing.routes, *self._retired, self.routing.nowhere):
+            route.log = self.log
 
     def _route(self, config: RouteConfig) -> Route:
         heads = self._heads.get(config.content_type)
         if heads is None:
             heads = self._heads[config.content_type] = Heads(config.content_type)
+        limits = (self.loop, config.max_inflight, config.queue, config.queue_timeout)
         return Route(
             config,
             self._make(config),
-            Admission(self.loop, config.max_inflight, config.queue, config.queue_timeout),
+            Admission(*limits) if self._pool is None else PooledAdmission(self._pool, *limits),
             heads,
             self.delay,
             self.log,
@@ -98,7 +154,7 @@ class Service:
     @property
     def running(self) -> int:
         """Processes."""
-        return sum(route.admission.running for route in self.routing.routes)
+        return sum(route.admission.running for route in (*self.routing.routes, *self._retired))
 
     def drain(self) -> None:
         """Finish what has been asked for; close each connection as it becomes idle."""
@@ -113,15 +169,35 @@ class Service:
 
     async def close(self) -> None:
         """End the strategies, too."""
-        for route in self.routing.routes:
+        for route in (*self.routing.routes, *self._retired):
             await route.strategy.close()
             route.admission.close()
+        if self._closing:
+            await asyncio.wait(self._closing)
+        if self._reroute_timer is not None:
+            self._reroute_timer.cancel()
         self.delay.close()
         self.watch.close()
         if self.log is not None:
             self.log.flush()
 
+    def _close_retired(self) -> None:
+        """Let go of the old routes that nobody uses any more."""
+        used = {each.route for connection in self.connections for each in connection.exchanges()}
+        for route in list(self._retired):
+            if route not in used and not route.admission.running and not self._unrouted:
+                self._retired.remove(route)
+                task = self.loop.create_task(route.strategy.close())
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+        if not self._retired:
+            kinds = {route.config.content_type for route in self.routing.routes}
+            kinds.add(self.routing.nowhere.config.content_type)
+            self._heads = {kind: self._heads[kind] for kind in kinds}
+
     def _second(self) -> None:
+        if self._retired:
+            self._close_retired()
         for heads in self._heads.values():
             heads.refresh()
         if self.log is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -18,6 +19,11 @@ from .filling import Filling
 
 _PLACES: Final = ("fd", "uds", "host", "port")
 """Options that say where to listen."""
+_FIXED: Final = (
+    *("host", "port", "uds", "fd", "backlog"),
+    *("workers", "loop", "spawners", "max_inflight_total"),
+)
+"""Fields that a reload can't change."""
 _SUMS: Final = ("set_env", "pass_env")
 
 
@@ -48,6 +54,14 @@ def resolve(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
         merged |= level
     merged["config"] = path
     return _config(merged)
+
+
+def reloaded(old: Config, new: Config) -> tuple[Config, str]:
+    """``new`` as far as a running server can become it, and a note about what it can't."""
+    fixed = {name: getattr(old, name) for name in _FIXED}
+    differ = [name for name, value in fixed.items() if getattr(new, name) != value]
+    note = f" ({', '.join(differ)}: not before a restart)".replace("_", "-") if differ else ""
+    return replace(new, **fixed), note
 
 
 def _one_place(level: Mapping[str, Any], prefix: str, merged: dict[str, Any]) -> None:

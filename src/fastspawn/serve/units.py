@@ -1,13 +1,18 @@
-"""Durations and sizes as people write them: ``30``, ``500ms``, ``5m``; ``64k``, ``1M``."""
+"""Durations and sizes as people write them: ``30``, ``500ms``, ``1h30m``; ``64k``, ``1M``."""
 
 from __future__ import annotations
 
 import re
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)(ms|s|m|h)?", re.ASCII)
+_NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
+# A bare number, or parts with units, each at most once and the larger ones first.
+_DURATION = re.compile(
+    rf"({_NUMBER})|(?=.)(?:({_NUMBER})h)?(?:({_NUMBER})m)?(?:({_NUMBER})s)?(?:({_NUMBER})ms)?",
+    re.ASCII,
+)
 _SIZE = re.compile(r"(\d+)(?:([kmgt])(?:i?b)?|b)?", re.ASCII | re.IGNORECASE)
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SECONDS = (1.0, 3600.0, 60.0, 1.0, 0.001)
 _BYTES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 # A year: longer is a typing error, and would overflow a C timeout somewhere below.
@@ -21,8 +26,10 @@ def duration(text: str) -> float:
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        raise ValueError(f"{text!r} is not a duration such as 30, 30s, 500ms or 5m")
-    seconds = float(match[1]) * _SECONDS[match[2] or "s"]
+        raise ValueError(f"{text!r} is not a duration such as 30, 30s, 500ms or 1h30m")
+    seconds = sum(
+        float(part) * unit for part, unit in zip(match.groups("0"), _SECONDS, strict=True)
+    )
     if seconds > _LONGEST:
         raise ValueError(f"{text!r} is more than a year")
     return seconds

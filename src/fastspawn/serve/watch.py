@@ -54,15 +54,17 @@ class _Peer:
 class Deadlines:
     """Connections with the same time limit: ``seconds``, and up to one more."""
 
-    __slots__ = ("_due", "_now", "_seconds")
+    __slots__ = ("_due", "_now", "seconds")
 
     def __init__(self, now: Callable[[], float], seconds: float) -> None:
         self._now = now
-        self._seconds = seconds
+        self.seconds = seconds
+        """May be changed. Those that are here before keep their time, and may keep back others
+        that came after them with less."""
         self._due: dict[Watched, float] = {}
 
     def add(self, connection: Watched) -> None:
-        self._due[connection] = self._now() + self._seconds
+        self._due[connection] = self._now() + self.seconds
 
     def discard(self, connection: Watched) -> None:
         self._due.pop(connection, None)

@@ -8,7 +8,6 @@ configuration.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import selectors
 import signal
@@ -19,7 +18,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from . import link, listen, server
+from . import link, listen, server, settings
+from .pool import Broker
 
 if TYPE_CHECKING:
     from .config import Config
@@ -37,22 +37,16 @@ _PATIENCE: Final = 10.0
 
 def work(fds: Sequence[str]) -> int:
     """Be a worker. The exit status."""
-    sock = socket.socket(fileno=os.dup(0))
-    inbox = link.Inbox()
-    config = link.first_config(sock, inbox)
+    upstream = link.Upstream(socket.socket(fileno=os.dup(0)))
+    config = upstream.first_config()
     if config is None:
         return 1
-
-    def ready() -> None:
-        with contextlib.suppress(OSError):  # it has gone, which the server will notice
-            sock.sendall(link.message(link.READY))
-
     server.serve(
         config,
         [listen.adopt(int(fd), config.backlog) for fd in fds],
-        ready=ready,
+        ready=lambda: upstream.send(link.READY),
         stopping=lambda: None,
-        lifeline=sock,
+        upstream=upstream,
     )
     return 0
 
@@ -65,6 +59,10 @@ class _Worker:
         self.sockets = sockets
         self.process: subprocess.Popen[bytes] | None = None
         self.link: socket.socket | None = None
+        self.inbox = link.Inbox()
+        self.outbox = b""
+        self.blocked = False
+        """It does not take more of the outbox now."""
         self.ready = False
         self.started = 0.0
         self.failures = 0
@@ -83,13 +81,25 @@ class _Worker:
                 # A Ctrl-C in the terminal is the supervisor's to pass on, once.
                 start_new_session=True,
             )
+        mine.setblocking(False)
         self.link = mine
-        self.send(link.config_message(config))
+        self.inbox = link.Inbox()
+        self.outbox = link.config_message(config)
+        self.blocked = False
 
-    def send(self, message: bytes) -> None:
+    def send(self, kind: bytes, number: int) -> None:
+        self.outbox += link.message(kind, number)
+
+    def flush(self) -> None:
+        """Send what there is to be sent, as far as the worker takes it."""
         assert self.link is not None
-        with contextlib.suppress(OSError):  # it has gone, as the link's end will say
-            self.link.sendall(message)
+        try:
+            while self.outbox:
+                self.outbox = self.outbox[self.link.send(self.outbox) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # it has gone, as the link's end will say
+            self.outbox = b""
 
     def ended(self) -> int:
         """Reap it; when to start the next; the exit status."""
@@ -112,7 +122,7 @@ class Supervisor:
     """Starts ``len(shares)`` workers, each on its own list of sockets.
 
     ``ready`` is called once, when all serve for the first time; ``stopping`` when no new
-    connection is to come.
+    connection is to come; ``reread``, if there is one, at SIGHUP for a new configuration.
     """
 
     def __init__(
@@ -122,11 +132,15 @@ class Supervisor:
         *,
         ready: Callable[[], None],
         stopping: Callable[[], None],
+        reread: Callable[[], Config] | None = None,
     ) -> None:
         self._config = config
+        self._reread = reread
         self._ready = ready
         self._stopping = stopping
         self._workers = [_Worker(number, share) for number, share in enumerate(shares, 1)]
+        total = config.max_inflight_total
+        self._broker = None if total is None else Broker(total)
         self._selector = selectors.DefaultSelector()
         self._serving = False
         self._signals = 0
@@ -139,7 +153,10 @@ class Supervisor:
         for sock in (wake, woken):
             sock.setblocking(False)
         signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        if self._reread is not None:
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             signal.signal(number, lambda *_: None)
         self._selector.register(wake, selectors.EVENT_READ)
         try:
@@ -160,10 +177,14 @@ class Supervisor:
                 return
             for key, _ in self._selector.select(self._next_due()):
                 if key.fileobj is wake:
-                    for _ in wake.recv(64):
-                        self._signalled()
+                    for number in wake.recv(64):
+                        if number == signal.SIGHUP:
+                            self._reload()
+                        else:
+                            self._signalled()
                 else:
                     self._linked(key.data)
+            self._flush()
             if self._give_up_at is not None and time.monotonic() >= self._give_up_at:
                 return
 
@@ -174,6 +195,18 @@ class Supervisor:
                 worker.start(self._config)
                 assert worker.link is not None
                 self._selector.register(worker.link, selectors.EVENT_READ, worker)
+                if self._broker is not None:
+                    self._broker.join(worker)
+        self._flush()
+
+    def _flush(self) -> None:
+        for worker in self._workers:
+            if worker.link is not None and (worker.outbox or worker.blocked):
+                worker.flush()
+                if bool(worker.outbox) != worker.blocked:
+                    worker.blocked = bool(worker.outbox)
+                    events = selectors.EVENT_READ | (selectors.EVENT_WRITE * worker.blocked)
+                    self._selector.modify(worker.link, events, worker)
 
     def _next_due(self) -> float | None:
         """Seconds until something is to be done without being asked."""
@@ -184,15 +217,21 @@ class Supervisor:
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _linked(self, worker: _Worker) -> None:
-        """A worker is ready, or gone."""
+        """A worker says something, takes more, or is gone."""
         assert worker.link is not None
         assert worker.process is not None
         try:
-            data = worker.link.recv(1)
+            data = worker.link.recv(65536)
+        except BlockingIOError:
+            return
         except OSError:
             data = b""
         if data:
-            worker.ready = True
+            for kind, number in worker.inbox.add(data):
+                if kind == link.READY:
+                    worker.ready = True
+                elif self._broker is not None:
+                    self._broker.heard(worker, kind, number)
             if not self._serving and all(each.ready for each in self._workers):
                 self._serving = True
                 self._ready()
@@ -200,6 +239,8 @@ class Supervisor:
         self._selector.unregister(worker.link)
         pid = worker.process.pid
         status = worker.ended()
+        if self._broker is not None:
+            self._broker.leave(worker)
         if self._signals:
             return
         if not self._serving:
@@ -208,11 +249,20 @@ class Supervisor:
             self._signalled()
             return
         how = f"exited with status {status}" if status >= 0 else f"was killed by signal {-status}"
-        print(  # noqa: T201
-            f"fastspawn: worker {worker.number} (pid {pid}) {how}: starting another",
-            file=sys.stderr,
-            flush=True,
-        )
+        _say(f"worker {worker.number} (pid {pid}) {how}: starting another")
+
+    def _reload(self) -> None:
+        if self._reread is None or self._signals:
+            return
+        try:
+            self._config, note = settings.reloaded(self._config, self._reread())
+        except ValueError as error:
+            _say(f"not reloaded: {error}")
+            return
+        for worker in self._workers:
+            if worker.process is not None:
+                worker.outbox += link.config_message(self._config)
+        _say(f"reloaded {self._config.config}{note}")
 
     def _signalled(self) -> None:
         self._signals += 1
@@ -237,3 +287,7 @@ class Supervisor:
             if worker.process is not None:
                 worker.process.kill()
                 worker.ended()
+
+
+def _say(text: str) -> None:
+    print(f"fastspawn: {text}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,280 @@
+"""``--max-inflight-total``: one number of places for all routes and all workers.
+
+The places are tokens. A single server has them itself (``Pool``); of several workers, each has
+those that the supervisor has lent it (``LentPool``), and keeps what it does not use until others
+are short of them. The supervisor (``Broker``) knows how many each has, so that those of a worker
+that is killed are free again as soon as it is gone; nothing here blocks or is shared.
+
+    worker -> supervisor   WANT n: lend me n more     GIVE n: n back     RECALLED: that was all
+    supervisor -> worker   GRANT n     DENY: no more for now
+                           RECALL 1: others are short, keep none that you do not use     RECALL 0
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from .admission import Admission, Entrant
+
+if TYPE_CHECKING:
+    import asyncio
+
+WANT: Final = b"w"
+GIVE: Final = b"g"
+RECALLED: Final = b"d"
+GRANT: Final = b"G"
+DENY: Final = b"D"
+RECALL: Final = b"R"
+
+
+class Pool:
+    """``free`` tokens, for those who ask first; then one for each that waits, in turn."""
+
+    def __init__(self, free: int) -> None:
+        self._free = free
+        self._waiting: OrderedDict[PooledAdmission, None] = OrderedDict()
+
+    def take(self) -> bool:
+        """A token, if there is one that nobody waits for."""
+        if self._free and not self._waiting:
+            self._free -= 1
+            return True
+        return False
+
+    def want(self, admission: PooledAdmission) -> None:
+        """Call its ``admit`` when there is a token for it."""
+        self._waiting[admission] = None
+
+    def swap(self, admission: PooledAdmission) -> None:
+        """Take a token back from an admission that needs another: it is the last in turn."""
+        self._waiting[admission] = None
+        self.give()
+
+    def forget(self, admission: PooledAdmission) -> None:
+        self._waiting.pop(admission, None)
+
+    def give(self) -> None:
+        self._free += 1
+        self._hand_out()
+
+    @property
+    def undecided(self) -> bool:
+        """Whether there is a token is not known yet."""
+        return False
+
+    def _hand_out(self) -> None:
+        while self._free and self._waiting:
+            admission, _ = self._waiting.popitem(last=False)
+            self._free -= 1
+            if not admission.admit():
+                self._free += 1
+            elif admission.hungry:
+                self._waiting[admission] = None
+
+
+class LentPool(Pool):
+    """Of a worker. ``send``: to the supervisor, kind and number."""
+
+    def __init__(self, send: Callable[[bytes, int], None]) -> None:
+        super().__init__(0)
+        self._send = send
+        self._asked = 0
+        """Wanted, and not granted yet: a denial only says "not now"."""
+        self._undecided = False
+        self._recalled = False
+
+    @property
+    def undecided(self) -> bool:
+        return self._undecided
+
+    def want(self, admission: PooledAdmission) -> None:
+        super().want(admission)
+        self._ask()
+
+    def give(self) -> None:
+        if self._recalled:
+            self._send(GIVE, 1)
+        else:
+            super().give()
+        self._ask()
+
+    def heard(self, kind: bytes, number: int) -> None:
+        """A message of the supervisor."""
+        if kind == GRANT:
+            self._asked -= number
+            self._undecided = self._undecided and self._asked > 0
+            self._free += number
+            self._hand_out()
+            self._return_unused()
+        elif kind == RECALL:
+            self._recalled = bool(number)
+            self._return_unused()
+            if self._recalled:
+                self._send(RECALLED, 0)
+        elif kind == DENY:
+            self._undecided = False
+            for admission in list(self._waiting):
+                admission.trim()
+
+    def _ask(self) -> None:
+        more = sum(admission.need for admission in self._waiting) - self._asked
+        if more > 0:
+            self._asked += more
+            self._undecided = True
+            self._send(WANT, more)
+
+    def _return_unused(self) -> None:
+        if self._recalled and self._free:
+            self._send(GIVE, self._free)
+            self._free = 0
+
+
+class PooledAdmission(Admission):
+    """An Admission whose places need a token as well."""
+
+    __slots__ = ("_pool",)
+
+    def __init__(
+        self,
+        pool: Pool,
+        loop: asyncio.AbstractEventLoop,
+        limit: int,
+        capacity: int,
+        timeout: float | None,
+    ) -> None:
+        super().__init__(loop, limit, capacity, timeout)
+        self._pool = pool
+
+    @property
+    def hungry(self) -> bool:
+        """It has places, and somebody for them."""
+        return bool(self._free and self._queue)
+
+    @property
+    def need(self) -> int:
+        """How many tokens it could use now."""
+        return min(self._free, len(self._queue))
+
+    def enter(self, entrant: Entrant) -> None:
+        if self._free and not self._queue and self._pool.take():
+            self._free -= 1
+            entrant.start()
+            return
+        self._push(entrant)
+        if self._free:
+            self._pool.want(self)
+        # While it is not known whether there are tokens for the free places, those who may get
+        # them do not count.
+        self.trim(self._free if self._pool.undecided else 0)
+
+    def leave(self) -> None:
+        self._free += 1
+        if self._queue:
+            self._pool.swap(self)
+        else:
+            self._pool.give()
+
+    def admit(self) -> bool:
+        """Use a token that was taken for it. False: there is nobody (any more) who needs one."""
+        if not self.hungry:
+            return False
+        self._free -= 1
+        self._queue.popitem(last=False)[0].start()
+        return True
+
+    def trim(self, more: int = 0) -> None:
+        """Refuse those that came last and for whom the queue, and ``more``, is too short."""
+        while len(self._queue) > self._capacity + more:
+            self._queue.popitem()[0].overloaded()
+
+    def close(self) -> None:
+        super().close()
+        self._pool.forget(self)
+
+
+class Member(Protocol):
+    """A worker, for the supervisor's Broker."""
+
+    def send(self, kind: bytes, number: int) -> None:
+        """Never blocks."""
+
+
+class Broker:
+    """The supervisor's: ``total`` tokens, lent to ``members``."""
+
+    def __init__(self, total: int) -> None:
+        self._free = total
+        self._lent: dict[Member, int] = {}
+        self._wanted: dict[Member, int] = {}
+        self._order: deque[Member] = deque()
+        """Who is next to get one."""
+        self._silent: set[Member] = set()
+        """Members that may have tokens they do not use: they have not answered the recall."""
+        self._short = False
+
+    def join(self, member: Member) -> None:
+        self._lent[member] = self._wanted[member] = 0
+        self._order.append(member)
+        if self._short:
+            member.send(RECALL, 1)
+
+    def leave(self, member: Member) -> None:
+        """It is gone, and holds nothing any more."""
+        if member in self._lent:
+            self._free += self._lent.pop(member)
+            del self._wanted[member]
+            self._order.remove(member)
+            self._silent.discard(member)
+            self._settle()
+            self._deny(self._lent)
+
+    def heard(self, member: Member, kind: bytes, number: int) -> None:
+        """A message of a member."""
+        if kind == WANT:
+            self._wanted[member] += number
+        elif kind == GIVE:
+            self._lent[member] -= number
+            self._free += number
+        elif kind == RECALLED and member in self._silent:
+            self._silent.discard(member)
+            self._settle()
+            self._deny(self._lent)
+            return
+        self._settle()
+        if kind == WANT:
+            self._deny([member])
+
+    def _deny(self, members: Iterable[Member]) -> None:
+        """Tell those of ``members`` who are in want that there is none, if that is known."""
+        if not self._silent:
+            for member in members:
+                if self._wanted[member]:
+                    member.send(DENY, 0)
+
+    def _settle(self) -> None:
+        """Lend what there is; see that nobody keeps what another is short of."""
+        granted: dict[Member, int] = {}
+        while self._free and (member := self._next()) is not None:
+            self._free -= 1
+            self._wanted[member] -= 1
+            self._lent[member] += 1
+            granted[member] = granted.get(member, 0) + 1
+        for member, number in granted.items():
+            member.send(GRANT, number)
+        short = any(self._wanted.values())
+        if short != self._short:
+            self._short = short
+            self._silent = set(self._lent) if short else set()
+            for member in self._lent:
+                member.send(RECALL, int(short))
+
+    def _next(self) -> Member | None:
+        """Whose turn it is."""
+        for _ in range(len(self._order)):
+            member = self._order[0]
+            self._order.rotate(-1)
+            if self._wanted[member]:
+                return member
+        return None

@@ -1,0 +1,381 @@
+"""The file, the environment variables, and which of them goes first."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fastspawn.serve import cli, options
+from fastspawn.serve.config import Config, RouteConfig
+from serve.conftest import Serve
+from serve.test_cli import assert_refused, run
+
+ALL = """
+host = "::1"
+port = 7
+backlog = 9
+workers = 3
+loop = "asyncio"
+spawners = 2
+keep-alive-timeout = 2.5
+header-timeout = "1m"
+graceful-timeout = "none"
+access-log = false
+max-inflight-total = 12
+
+command = "cat -n"
+exec-timeout = "1h30m"
+max-body = "1M"
+pass-env = ["HOME"]
+set-env = ["A=1", "B=2"]
+
+[[route]]
+path = "/user/{name}"
+methods = ["GET", "POST"]
+command = ["show", "{name}"]
+strategy = "subprocess"
+cwd = "/tmp"
+pass-env = ["AWS_*"]
+set-env = { B = "{name}", C = "x=y" }
+stderr = "merge"
+content-type = "text/html"
+max-inflight = 4
+queue = 0
+queue-timeout = 1
+exec-timeout = 30
+kill-grace = 0
+drain-timeout = "5ms"
+max-output = 4096
+max-body = "none"
+
+[[route]]
+path = "/bin/{...}"
+cgi-dir = "/scripts"
+document-root = "/www"
+pass-authorization = true
+buffer-body = "1k"
+stream-chunked = true
+
+[[route]]
+path = "/count"
+methods = "DELETE"
+command = "ls | wc -l"
+shell = true
+clear-env = true
+"""
+
+
+def write(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "serve.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def parse(*argv: str, **environ: str) -> Config:
+    return cli.parse(argv, environ)
+
+
+def test_every_key(tmp_path: Path) -> None:
+    path = write(tmp_path, ALL)
+    both = {"exec_timeout": 5400.0, "max_body": 1 << 20, "pass_env": ("HOME",)}
+    assert parse("--config", path) == Config(
+        config=path,
+        host="::1",
+        port=7,
+        backlog=9,
+        workers=3,
+        loop="asyncio",
+        spawners=2,
+        keep_alive_timeout=2.5,
+        header_timeout=60,
+        graceful_timeout=None,
+        access_log=False,
+        max_inflight_total=12,
+        routes=(
+            RouteConfig(
+                path="/user/{name}",
+                methods=("GET", "POST"),
+                command=("show", "{name}"),
+                strategy="subprocess",
+                cwd="/tmp",
+                pass_env=("HOME", "AWS_*"),
+                set_env=(("A", "1"), ("B", "2"), ("B", "{name}"), ("C", "x=y")),
+                stderr="merge",
+                content_type="text/html",
+                max_inflight=4,
+                queue=0,
+                queue_timeout=1,
+                exec_timeout=30,
+                kill_grace=0,
+                drain_timeout=0.005,
+                max_output=4096,
+                max_body=None,
+            ),
+            RouteConfig(
+                path="/bin/{...}",
+                mode="cgi",
+                cgi_dir="/scripts",
+                document_root="/www",
+                pass_authorization=True,
+                buffer_body=1024,
+                stream_chunked=True,
+                set_env=(("A", "1"), ("B", "2")),
+                **both,
+            ),
+            RouteConfig(
+                path="/count",
+                methods=("DELETE",),
+                command=("ls | wc -l",),
+                shell=True,
+                clear_env=True,
+                set_env=(("A", "1"), ("B", "2")),
+                **both,
+            ),
+            RouteConfig(command=("cat", "-n"), set_env=(("A", "1"), ("B", "2")), **both),
+        ),
+    )
+    # Nothing was forgotten above: every key there is in the file, but for those that others
+    # exclude.
+    keys = {line.split("=")[0].strip() for line in ALL.splitlines() if "=" in line}
+    missing = options.OPTIONS.keys() - keys
+    assert missing == {"config", "uds", "fd", "route", "mode"}
+
+
+def test_flag_before_variable_before_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "port = 1\nbacklog = 1\nqueue = 1\nset-env = ['A=1', 'B=1']\n")
+    config = parse(
+        *("--config", path, "--port", "3"),
+        FASTSPAWN_PORT="2", FASTSPAWN_BACKLOG="2", FASTSPAWN_SET_ENV="A=2\nC=a b",
+    )  # fmt: skip
+    assert (config.port, config.backlog, config.routes[0].queue) == (3, 2, 1)
+    assert config.routes[0].set_env == (("A", "2"), ("C", "a b"))
+    config = parse(FASTSPAWN_CONFIG=path, FASTSPAWN_ACCESS_LOG="off", FASTSPAWN_SHELL="1")
+    assert (config.port, config.access_log, config.routes[0].shell) == (1, False, True)
+    assert parse("--access-log", FASTSPAWN_ACCESS_LOG="no").access_log
+    config = parse(FASTSPAWN_ROUTE="/a=echo a\nGET /b=echo b")
+    assert [route.path for route in config.routes] == ["/a", "/b"]
+    assert parse("--route", "/c=x", FASTSPAWN_ROUTE="/a=echo a").routes[0].path == "/c"
+
+
+@pytest.mark.parametrize("option", options.OPTIONS.values(), ids=lambda option: option.name)
+def test_every_option_is_a_variable(option: options.Option, tmp_path: Path) -> None:
+    texts = {
+        "config": write(tmp_path, "port = 77\n"), "loop": "asyncio", "host": "h", "mode": "raw",
+        "strategy": "subprocess", "stderr": "merge", "route": "/a=b", "set-env": "A=1",
+        "pass-env": "A", "fd": "9",
+    }  # fmt: skip
+    number = "1" if option.kind == "flag" else "3"
+    text = texts.get(option.name, number)
+    flag = f"--{option.name}" if option.kind == "flag" else f"--{option.name}={text}"
+    assert parse(**{option.variable: text}) == parse(flag)
+
+
+def test_a_place_to_listen_replaces_the_others_below(tmp_path: Path) -> None:
+    path = write(tmp_path, 'uds = "/s"\n')
+    assert parse("--config", path).uds == "/s"
+    config = parse("--config", path, "--port", "1")
+    assert (config.uds, config.port) == (None, 1)
+    assert parse("--uds", "/x", FASTSPAWN_PORT="1").uds == "/x"
+    config = parse("--port", "2", FASTSPAWN_HOST="h")
+    assert (config.host, config.port) == ("h", 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("port = 1\nprot = 2\n", [":2: prot: unknown key: did you mean port?"]),
+        ("max_inflight = 2\n", [":1: max_inflight: unknown key: did you mean max-inflight?"]),
+        ("config = 'x'\n", [":1: config: unknown key"]),
+        ("[limits]\nqueue = 1\n", ["limits: unknown key"]),
+        ("\nport = '80'\n", [":2: port: '80' is text, not a number"]),
+        ("port = 80.5\n", [":1: port: 80.5 is not a whole number"]),
+        ("port = true\n", ["port: True is not a number"]),
+        ("port = 70000\n", ["port: '70000' is not a number from 0 to 65535"]),
+        ("exec-timeout = 'soon'\n", [":1: exec-timeout: 'soon' is not a duration"]),
+        ("exec-timeout = -1\n", [":1: exec-timeout: '-1' is not a duration"]),
+        ("exec-timeout = nan\n", ["'nan' is not a duration"]),
+        ("exec-timeout = 2026-01-01\n", ["is not a duration"]),
+        ("max-body = '1X'\n", ["max-body: '1X' is not a size"]),
+        ("max-body = [1]\n", ["max-body: [1] is not a size"]),
+        ("access-log = 'no'\n", ["access-log: 'no' is neither true nor false"]),
+        ("host = 1\n", ["host: 1 is not text"]),
+        ("mode = 'magic'\n", ["mode: 'magic' is not one of raw, cgi"]),
+        ("pass-env = [1]\n", ["pass-env: 1 is not text"]),
+        ("pass-env = ['A B']\n", ["pass-env: 'A B' is not a variable's name"]),
+        ("set-env = ['A']\n", ["set-env: 'A' is not NAME=VALUE"]),
+        ("set-env = {'A-B' = 'x'}\n", ["set-env: 'A-B=x' is not NAME=VALUE"]),
+        ("command = []\n", [":1: command: nothing to run"]),
+        ('command = "a \'b"\n', ["command: No closing quotation"]),
+        ("command = ['no-such-command']\n", ["cannot run no-such-command"]),
+        ("port = 1\nport = 2\n", [":2"]),
+        ("port 1\n", [":1: Expected '=' after a key"]),
+        ("port = \n", [":1"]),
+        ("uds = 'x'\nfd = 3\n", ["fd and uds exclude each other"]),
+        ("fd = 1\n", ["fd 1", "standard streams"]),
+        ("route = 1\n", [":1: route: must be written as [[route]]"]),
+        ("[route]\npath = '/a'\n", ["route: must be written as [[route]]"]),
+        ("[[route]]\npath = '/a'\n", [":1: route 1: a route without a command"]),
+        ("[[route]]\ncommand = 'x'\n", [":1: route 1: a route without a path"]),
+        (
+            "port = 1\n[[route]]\npath = '/a'\ncommand = 'ls'\n\n[[route]]\nport = 1\n",
+            [":7: route 2: port: unknown key"],
+        ),
+        (
+            "queue = 1\n[[route]]\nqueue = 2\npath = '/'\ncommand = 'ls'\n[[route]]\nqueue = -3\n",
+            [":7: route 2: queue: '-3' is not a number"],
+        ),
+        (
+            "[[route]]\npath = '/{a}'\ncommand = ['{a}']\n",
+            [":1: route 1: a request can't choose the program"],
+        ),
+        ("[[route]]\npath = 'a'\ncommand = 'ls'\n", [":2: route 1: path: 'a' does not begin"]),
+        ("[[route]]\npath = '/a'\ncommand = 'ls'\nmethods = 'GTE'\n", [":4:", "'GTE' is not a"]),
+        ("[[route]]\npath = '/a'\ncommand = 'ls'\nmethods = []\n", [":4:", "not a method"]),
+        (
+            "[[route]]\npath = '/a'\ncommand = 'ls'\n[[route]]\npath = '/a'\ncommand = 'ls'\n",
+            ["two routes for /a"],
+        ),
+        (
+            "[[route]]\npath = '/{a}'\nshell = true\ncommand = 'echo {a}'\n",
+            ["route 1: with a shell"],
+        ),
+        ("\xff", ["not UTF-8"]),
+    ],
+)
+def test_refused(tmp_path: Path, text: str, words: list[str]) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_bytes(text.encode("latin-1"))
+    assert_refused(run("--config", str(path)), str(path) if words[0][0] == ":" else "", *words)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    assert_refused(run("--config", str(tmp_path / "none")), "none: No such file")
+    assert_refused(run("--config", str(tmp_path)), "Is a directory")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--route", "a=b"], ["--route", "'a=b' is not [METHOD[,METHOD] ]/path=CMD"]),
+        (["--route", "/a"], ["--route", "'/a' is not"]),
+        (["--route", "GTE /a=ls"], ["--route", "'GTE' is not a method"]),
+        (["--route", "CONNECT /a=ls"], ["'CONNECT' is not a method"]),
+        (["--route", "GET,GET /a=ls"], ["a method occurs twice"]),
+        (["--route", "/a="], ["route /a: command: nothing to run"]),
+        (["--route", "/a='"], ["route /a: command: No closing quotation"]),
+        (["--route", "/{a=ls"], ["--route", "a placeholder is a whole segment"]),
+        (["--route", "/a/../b=ls"], ["never comes in a request"]),
+        (["--route", "/a=ls", "--route", "/a=ls"], ["two routes for /a"]),
+        (["--route", "/a=ls", "--route", "/b=no-such"], ["route /b: cannot run no-such"]),
+        (["--route", "/{a}={a}"], ["route /{a}: a request can't choose the program"]),
+        (["--route", "/{a}=ls -{a}"], ["route /{a}: a request can't choose an option"]),
+        (["--shell", "--", "echo", "hi"], ["one word"]),
+        (["--set-env", "A"], ["--set-env", "'A' is not NAME=VALUE"]),
+        (["--set-env", "=x"], ["--set-env"]),
+        (["--pass-env", "A=B"], ["--pass-env"]),
+        (["--max-inflight-total", "0"], ["--max-inflight-total", "of at least 1"]),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_refused_flags(args: list[str], words: list[str]) -> None:
+    assert_refused(run(*args), *words)
+
+
+def test_refused_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTSPAWN_PORT", "http")
+    assert_refused(run(), "FASTSPAWN_PORT: 'http' is not a number from 0 to 65535")
+
+
+def test_help_names_every_option() -> None:
+    text = run("--help").stdout
+    for name in options.OPTIONS:
+        assert f"--{name}" in text
+    for title in options.GROUPS:
+        assert f"\n{title}:\n" in text
+    assert max(map(len, text.splitlines())) < 110
+
+
+def test_served(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    path = write(
+        tmp_path,
+        f"""
+        access-log = false
+        [[route]]
+        path = "/where/{{name}}"
+        command = 'echo "$1 $NAME" && pwd'
+        shell = true
+        cwd = {str(tmp_path / "there")!r}
+        set-env = {{ NAME = "is {{name}}" }}
+        content-type = "text/x"
+        [[route]]
+        path = "/slow"
+        command = ["sleep", "60"]
+        exec-timeout = "50ms"
+        kill-grace = 0
+        [[route]]
+        path = "/body"
+        command = ["cat"]
+        max-body = 3
+        """,
+    )
+    server = serve("--config", path, command=())
+    answer = server.get("/where/it")
+    assert answer.body.decode() == f"it is it\n{tmp_path / 'there'}\n"
+    assert answer.fields["content-type"] == "text/x"
+    assert server.get("/slow").status == 504
+    with server.connect() as client:
+        client.request("POST", "/body", "Content-Length: 3", body=b"abc")
+        assert client.read().body == b"abc"
+        client.request("POST", "/body", "Content-Length: 4", body=b"abcd")
+        assert client.read().status == 413
+    assert os.path.getsize(server.stdout) == 0
+
+
+def test_each_route_has_a_queue_of_its_own(serve: Serve, tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+        max-inflight = 1
+        queue = 0
+        [[route]]
+        path = "/held"
+        command = ["sleep", "60"]
+        [[route]]
+        path = "/free"
+        command = ["echo", "free"]
+        """,
+    )
+    server = serve("--config", path, "--graceful-timeout", "0", "--kill-grace", "0", command=())
+    with server.connect() as held:
+        held.get("/held")
+        with server.connect() as other:
+            while True:  # until the first has its place
+                other.get("/free")
+                assert other.read().body == b"free\n"
+                with server.connect() as third:
+                    third.sock.settimeout(0.2)
+                    third.get("/held")
+                    try:
+                        assert third.read().status == 503
+                    except TimeoutError:
+                        continue
+                break
+
+
+def test_documentation(tmp_path: Path) -> None:
+    """Its example is right, and no option is missing."""
+    text = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    example = text.partition("```toml\n")[2].partition("```")[0]
+    config = parse("--config", write(tmp_path, example))
+    assert [route.path for route in config.routes] == [
+        *("/user/{name}", "/thumbnail", "/notes/{file...}"),
+    ]  # fmt: skip
+    assert config.max_inflight_total == 32
+    missing = {
+        name for name, option in options.OPTIONS.items()
+        if f"`{name}`" not in text and option.kind != "list"
+    }  # fmt: skip
+    assert not missing
