@@ -187,6 +187,11 @@ static inline int sys_sigmask(const uint64_t *set, uint64_t *old) {
 
 #else
 
+static inline int sys_pidfd_open(pid_t pid) {
+    (void)pid;
+    return -ENOSYS;
+}
+
 static inline int sys_sigmask(const uint64_t *set, uint64_t *old) {
     sigset_t native = set ? (sigset_t)*set : 0, before;
     int r = pthread_sigmask(SIG_SETMASK, set ? &native : NULL, &before);
