@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fastspawn.serve import environment, paths
 from fastspawn.serve.config import RouteConfig
@@ -68,6 +72,26 @@ def test_no_path(target: bytes) -> None:
 def test_bad_path(target: bytes) -> None:
     with pytest.raises(paths.BadPath):
         paths.split(target)
+
+
+PIECES = st.sampled_from(
+    [b"/", b"//", b".", b"..", b"%2e", b"%2F", b"%00", b"%0a", b"%c3%a9", b"%ff", b"%25", b"%",
+     b"a", b"?", b"#", b"\\", b"http://x", b"\xc0\xaf"]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES | st.binary(max_size=3)).map(b"".join))
+def test_whatever_comes_no_segment_leads_anywhere(rest: bytes) -> None:
+    try:
+        segments = paths.split(b"/" + rest)
+    except paths.BadPath:
+        return
+    assert segments is not None
+    assert all(segments[:-1])
+    for segment in segments:
+        assert segment not in (".", "..")
+        assert not re.search(r"[/\0-\x1f\x7f]", segment)
+        segment.encode()
 
 
 @pytest.mark.parametrize(

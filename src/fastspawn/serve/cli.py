@@ -107,7 +107,7 @@ def check(config: Config) -> None:
 
 
 def _run(argv: Sequence[str]) -> int:
-    if argv[:1] == [workers.FLAG]:
+    if argv and argv[0] == workers.FLAG:
         return workers.work(argv[1:])
     config = parse(argv)
     check(config)

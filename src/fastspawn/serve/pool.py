@@ -266,7 +266,7 @@ class Broker:
         short = any(self._wanted.values())
         if short != self._short:
             self._short = short
-            self._silent = set(self._lent) if short else set()
+            self._silent = {each for each, lent in self._lent.items() if lent and short}
             for member in self._lent:
                 member.send(RECALL, int(short))
 

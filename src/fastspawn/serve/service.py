@@ -187,6 +187,7 @@ class Service:
         for route in list(self._retired):
             if route not in used and not route.admission.running and not self._unrouted:
                 self._retired.remove(route)
+                route.admission.close()
                 task = self.loop.create_task(route.strategy.close())
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)

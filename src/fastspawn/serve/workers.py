@@ -37,7 +37,10 @@ _PATIENCE: Final = 10.0
 
 def work(fds: Sequence[str]) -> int:
     """Be a worker. The exit status."""
-    upstream = link.Upstream(socket.socket(fileno=os.dup(0)))
+    try:
+        upstream = link.Upstream(socket.socket(fileno=os.dup(0)))
+    except OSError as error:
+        raise listen.ListenError(f"{FLAG} is between a supervisor and its workers") from error
     config = upstream.first_config()
     if config is None:
         return 1
