@@ -15,6 +15,13 @@
 #include <sys/ptrace.h>
 #include <sys/user.h>
 
+/* glibc's posix_spawn rests on vfork, too; musl's has a pipe, and can be trusted. */
+#ifdef __GLIBC__
+#define CHOSEN "fork"
+#else
+#define CHOSEN "posix_spawn"
+#endif
+
 /* Newer versions take the flags of clone that older ones refuse. */
 static bool refuse_flags;
 
@@ -106,7 +113,7 @@ static void spawn_by_choice(void *unused) {
         expect_failure(spec, ENOENT, FSP_STAGE_CWD);
         expect_hi(SHELL("echo hi; exit 3"));
     }
-    CHECK_STR(fsp_backend_name(), "fork");
+    CHECK_STR(fsp_backend_name(), CHOSEN);
 }
 
 /* What tells the exec is neither closed too early nor kept, whatever is kept or missing. */
@@ -132,6 +139,7 @@ static void spawn_as_chosen(void *unused) {
     (void)unused;
     begin();
     for (size_t i = 0; i < LENGTH(names); i++) {
+        if (strcmp(names[i], CHOSEN) == 0) continue;
         CHECK_INT(fsp_backend_select(names[i]), 0);
         for (int j = 0; j < 2; j++)
             expect_failure(SHELL("echo hi; exit 3"), ENOSYS, FSP_STAGE_CLONE);
