@@ -145,7 +145,9 @@ def test_header_fields_are_there_when_a_new_route_wants_them(start: Serve, file:
         assert client.read().body == b"raw\n"
         early.send(b"GET / HTTP/1.1\r\nHost: x\r\nX-Mine: 2\r\n")
         server.get()  # the server has read it
-        file.write("/ sh -c 'echo Content-Type: text/x; echo; echo $HTTP_X_MINE'", top="mode = 'cgi'")
+        file.write(
+            "/ sh -c 'echo Content-Type: text/x; echo; echo $HTTP_X_MINE'", top="mode = 'cgi'"
+        )
         reload(server)
         client.get("/", "X-Mine: 3")
         assert client.read().body == b"3\n"
