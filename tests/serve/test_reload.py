@@ -183,6 +183,7 @@ def test_no_request_is_lost(serve: Serve, file: File, workers: str) -> None:
     for client in clients:
         client.start()
     try:
+        poll(lambda: seen, "a first answer")
         for number in range(1, 11):
             file.write(f"/ echo {number}")
             reload(server)
