@@ -170,7 +170,6 @@ struct fsp_talk {
     int fd[3];                /* our ends of the pipes; -1: none, or at its end */
     const char *input;        /* what stdin still gets */
     size_t input_len;
-    uint64_t patience; /* private */
 };
 
 /*

@@ -200,6 +200,15 @@ static int with_backends(struct fsp_launch *l, const struct fsp_stdio *io, bool 
     }
 }
 
+/*
+ * On the caller's path an answer has to be true now, and to make sure of that takes a look at every
+ * directory: as long as the child's own search, during which the caller sleeps.  But posix_spawn
+ * makes a process for every try.
+ */
+static bool spawns_to_search(void) {
+    return backends[LOAD(preferred)]->by_libc;
+}
+
 int fsp_spawn_on(struct fsp_pad *pad, const struct fsp_plan *plan, const struct fsp_stdio *io,
                  unsigned flags, const uint64_t *mask, struct fsp_child *child,
                  struct fsp_error *error) {
@@ -228,8 +237,9 @@ int fsp_spawn_on(struct fsp_pad *pad, const struct fsp_plan *plan, const struct 
         l->moves = big;
         l->ops = (void *)(l->moves + most);
     }
-    if (plan->search && fsp_path_lookup(plan->search, plan->file, private ? PATH_MAX_AGE : 0,
-                                        pad->path, sizeof pad->path) > 0)
+    if (plan->search && (private || spawns_to_search()) &&
+        fsp_path_lookup(plan->search, plan->file, private ? PATH_MAX_AGE : 0, pad->path,
+                        sizeof pad->path) > 0)
         l->path = pad->path;
 
     if (!private) sys_sigmask(&all, &before);

@@ -1,12 +1,11 @@
 /*
  * talk.c - one child on the calling thread: its pipes, its input and output, its end.
  *
- * What subprocess.run does, without going back to the caller for each event.  Most children are
- * short: they write a little and are gone.  So for the first moment only their exit is waited
- * for, after which everything is in the pipes; a child that lives on is then read as it writes.
- * One that fills its pipe at once waits for that moment, no longer.
+ * What subprocess.run does, without going back to the caller for each event.  A wait has a timer
+ * only where there is a deadline: setting one costs more than to be woken once more.
  *
  * Signals are the caller's: a wait that one interrupts returns, with all that came so far kept.
+ * One that comes between two waits must not be missed, so they are blocked there.
  * Only ends that nobody else has are made non-blocking, since that is a property of the open
  * file; an end that is read is read after poll(2) told that something is there.
  */
@@ -14,12 +13,11 @@
 
 #include <poll.h>
 
-#define PATIENCE   1000000 /* ns for which only the exit is waited for */
-#define FIRST_READ 16384   /* bytes; doubled from there */
+#define FIRST_READ 16384 /* bytes; doubled from there */
 
-/* Where there are no pidfds: between two looks, from and to (ms). */
-#define NAP_FIRST 1
-#define NAP_MAX   50
+/* Where there are no pidfds: between two looks, from and to (ns). */
+#define NAP_FIRST 1000000
+#define NAP_MAX   50000000
 
 /* ---- start ---- */
 
@@ -87,7 +85,6 @@ int fsp_talk_start(const struct fsp_plan *plan, const enum fsp_io how[3], const 
         r = fsp_spawn(plan, &io, 0, NULL, &talk->child, error);
     close_childs(talk, &io, null);
     if (r < 0) close_ends(talk);
-    talk->patience = r < 0 ? 0 : sys_now() + PATIENCE;
     return r;
 }
 
@@ -136,33 +133,73 @@ static int collect(struct fsp_talk *talk, int stream, bool last) {
 
 /* ---- wait ---- */
 
-/* Rounded up, so that who waits for a deadline does not come early and wait again. */
-static int milliseconds(uint64_t until) {
-    if (until == UINT64_MAX) return -1;
-    uint64_t now = sys_now();
-    if (until <= now) return 0;
-    uint64_t ms = (until - now) / 1000000 + ((until - now) % 1000000 != 0);
-    return ms > INT_MAX ? INT_MAX : (int)ms;
+/* How a talk waits: until when, and with which signals let through. */
+struct wait {
+    uint64_t deadline, mask;
+};
+
+#define EVER UINT64_MAX
+
+static uint64_t left(uint64_t deadline) {
+    uint64_t now;
+    if (deadline == EVER) return EVER;
+    now = sys_now();
+    return deadline > now ? deadline - now : 0;
 }
 
-static int sys_poll(struct pollfd *fds, nfds_t n, int timeout) {
-    return (int)FSP_CALL("poll", poll(fds, n, timeout));
+/* For at most `ns`: the number of descriptors with news, 0, -EINTR, or another error. */
+#ifdef __linux__
+
+/* Signals are let through only inside the call, which one that came before it ends at once. */
+static int sys_poll(struct pollfd *fds, nfds_t n, uint64_t ns, const struct wait *wait) {
+    struct {
+        long sec, nsec;
+    } time = {(long)(ns / 1000000000), (long)(ns % 1000000000)};
+    return (int)FSP_CALL("poll", syscall(SYS_ppoll, fds, n, ns == EVER ? NULL : &time, &wait->mask,
+                                         sizeof wait->mask));
 }
 
-static int wait_for_exit(const struct fsp_talk *talk, uint64_t until) {
-    struct pollfd fd = {talk->child.pidfd, POLLIN, 0};
-    return sys_poll(&fd, 1, milliseconds(until));
+static void begin(struct wait *wait) {
+    const uint64_t all = ~(uint64_t)0;
+    sys_sigmask(&all, &wait->mask);
 }
+
+static void end(const struct wait *wait) {
+    sys_sigmask(&wait->mask, NULL);
+}
+
+#define KEEPS_SIGNALS true
+
+#else
+
+static int sys_poll(struct pollfd *fds, nfds_t n, uint64_t ns, const struct wait *wait) {
+    uint64_t ms = ns / 1000000 + (ns % 1000000 != 0);
+    (void)wait;
+    return (int)FSP_CALL("poll", poll(fds, n, ns == EVER ? -1 : ms > INT_MAX ? INT_MAX : (int)ms));
+}
+
+static void begin(struct wait *wait) {
+    (void)wait;
+}
+
+static void end(const struct wait *wait) {
+    (void)wait;
+}
+
+/* A signal may have come with the news: back to the caller after each wait. */
+#define KEEPS_SIGNALS false
+
+#endif
 
 static bool is_open(const struct fsp_talk *talk) {
     return talk->fd[0] >= 0 || talk->fd[1] >= 0 || talk->fd[2] >= 0;
 }
 
 /* One wait for any of the pipes, and what it brought: 1, 0 at the deadline, -errno. */
-static int pump(struct fsp_talk *talk, uint64_t deadline) {
+static int pump(struct fsp_talk *talk, const struct wait *wait) {
     struct pollfd fds[3];
     for (int i = 0; i < 3; i++) fds[i] = (struct pollfd){talk->fd[i], i ? POLLIN : POLLOUT, 0};
-    int r = sys_poll(fds, 3, milliseconds(deadline));
+    int r = sys_poll(fds, 3, left(wait->deadline), wait);
     if (r <= 0) return r;
     if (fds[0].revents) feed(talk);
     for (int i = 1; i < 3; i++) {
@@ -177,43 +214,49 @@ static int pump(struct fsp_talk *talk, uint64_t deadline) {
     return 1;
 }
 
-/* Without a pidfd the exit can only be looked for. */
-static int nap(int *ms, uint64_t deadline) {
-    int left = milliseconds(deadline);
-    if (left == 0) return 0;
-    int r = sys_poll(NULL, 0, left > 0 && left < *ms ? left : *ms);
-    *ms = *ms * 2 > NAP_MAX ? NAP_MAX : *ms * 2;
+/* Without a pidfd the exit can only be looked for, now and then. */
+static int wait_for_exit(const struct fsp_talk *talk, uint64_t *nap, const struct wait *wait) {
+    struct pollfd fd = {talk->child.pidfd, POLLIN, 0};
+    uint64_t ns = left(wait->deadline);
+    if (ns == 0) return 0;
+    if (fd.fd >= 0) return sys_poll(&fd, 1, ns, wait);
+    int r = sys_poll(NULL, 0, ns < *nap ? ns : *nap, wait);
+    *nap = *nap * 2 > NAP_MAX ? NAP_MAX : *nap * 2;
     return r < 0 ? r : 1;
 }
 
-static int reap(struct fsp_talk *talk, uint64_t deadline) {
-    int ms = NAP_FIRST;
+/* `look`: the pipes have just come to their end, so the child has, too, most likely. */
+static int reap(struct fsp_talk *talk, bool look, const struct wait *wait) {
+    uint64_t nap = NAP_FIRST;
+    int r = 0;
     for (;;) {
-        int r = fsp_wait(&talk->child, 0, &talk->status);
+        if (look) r = fsp_wait(&talk->child, 0, &talk->status);
         if (r != 0) return r;
-        r = talk->child.pidfd >= 0 ? wait_for_exit(talk, deadline) : nap(&ms, deadline);
+        look = true;
+        r = wait_for_exit(talk, &nap, wait);
         if (r <= 0) return r;
     }
 }
 
-/* The first moment: most children are gone before it is over. */
-static int be_patient(struct fsp_talk *talk, uint64_t deadline) {
+static int talk_on(struct fsp_talk *talk, const struct wait *wait) {
+    bool look = is_open(talk) || left(wait->deadline) == 0;
     if (talk->fd[0] >= 0) feed(talk);
-    bool wait = talk->patience && talk->child.pidfd >= 0 && talk->fd[0] < 0;
-    uint64_t until = talk->patience < deadline ? talk->patience : deadline;
-    int r = wait ? wait_for_exit(talk, until) : 0;
-    if (r >= 0) talk->patience = 0;
-    return r < 0 ? r : 0;
+    while (is_open(talk)) {
+        int r = pump(talk, wait);
+        if (r < 0) return r;
+        /* A child that never stops to write would keep the poll from ever coming late. */
+        if (r == 0 || left(wait->deadline) == 0) return 0;
+        if (!KEEPS_SIGNALS) return -EINTR;
+    }
+    return reap(talk, look, wait);
 }
 
 int fsp_talk(struct fsp_talk *talk, uint64_t deadline) {
-    int r = be_patient(talk, deadline);
-    while (r >= 0 && is_open(talk)) {
-        r = pump(talk, deadline);
-        /* A child that never stops to write would keep the poll from ever coming late. */
-        if (r == 0 || (r > 0 && milliseconds(deadline) == 0)) return 0;
-    }
-    return r < 0 ? r : reap(talk, deadline);
+    struct wait wait = {.deadline = deadline};
+    begin(&wait);
+    int r = talk_on(talk, &wait);
+    end(&wait);
+    return r;
 }
 
 void fsp_talk_end(struct fsp_talk *talk) {

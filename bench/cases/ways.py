@@ -133,6 +133,20 @@ def subprocess_run_output() -> bytes:
     return subprocess.run(ARGV, capture_output=True, check=True).stdout
 
 
+def fastspawn_run() -> Callable[[], bytes]:
+    """subprocess.run's drop-in, with one pipe."""
+    import fastspawn
+
+    return lambda: bytes(fastspawn.run(ARGV, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def fastspawn_run_output() -> Callable[[], bytes]:
+    """The same with two."""
+    import fastspawn
+
+    return lambda: bytes(fastspawn.run(ARGV, capture_output=True, check=True).stdout)
+
+
 def posix_spawn() -> Callable[[], bytes]:
     """`os.posix_spawn` by hand, with the path resolved once."""
     path = shutil.which(ARGV[0])
@@ -179,6 +193,14 @@ WAYS: dict[str, tuple[str, Callable[[], Way]]] = {
     "posix-spawn": (
         "`os.posix_spawn` by hand, path resolved once",
         lambda: Blocking(posix_spawn()),
+    ),
+    "fastspawn-run": (
+        "`fastspawn.run(argv, stdout=PIPE)`",
+        lambda: Blocking(fastspawn_run()),
+    ),
+    "fastspawn-run-output": (
+        "`fastspawn.run(argv, capture_output=True)`",
+        lambda: Blocking(fastspawn_run_output()),
     ),
     "subprocess-run": (
         "`subprocess.run(argv, stdout=PIPE)`",

@@ -194,24 +194,8 @@ cdef class Plan:
             raise TypeError("a plan cannot be initialized twice")
         if isinstance(argv, (str, bytes, os.PathLike)):
             raise TypeError("argv must be a sequence of arguments, not a single one")
-        cdef list args = [_encode(arg) for arg in argv]
-        if not args:
-            raise ValueError("argv must not be empty")
-        cdef _Strings c_argv = _Strings(args)
-        cdef _Strings c_envp = None if env is None else _Strings(_encode_env(env))
-        file = _encode(executable if executable is not None else args[0])
-        search = _search(env)
-        directory = None if cwd is None else _encode(cwd)
         cdef fsp_spec spec
         memset(&spec, 0, sizeof(spec))
-        spec.file = PyBytes_AS_STRING(file)
-        spec.argv = c_argv.array
-        # Without env what execv() would pass on, os.putenv() included. It changes only under the
-        # GIL, and is copied before that is let go.
-        spec.envp = <const char **>FSP_ENVIRON if env is None else c_envp.array
-        spec.search = PyBytes_AS_STRING(search)
-        if directory is not None:
-            spec.cwd = PyBytes_AS_STRING(directory)
         spec.uid = FSP_ID_NONE if user is None else <uint32_t>user
         spec.gid = FSP_ID_NONE if group is None else <uint32_t>group
         spec.umask = umask
@@ -225,9 +209,17 @@ cdef class Plan:
         if process_group is not None:
             spec.flags |= FSP_FLAG_SETPGROUP
         self._options(stdout, stderr, timeout, kill_grace, drain, max_output)
-        self.executable = executable if executable is not None else argv[0]
-        self.cwd = cwd
-        self._make(&spec, list(pass_fds), list(rlimits), extra_groups)
+        cdef list args = list(argv)
+        self._make(&spec, args, executable, env, cwd, list(pass_fds), list(rlimits), extra_groups)
+
+    cdef _simple(self, list argv, executable, env, cwd):
+        """As __init__ with nothing else: none of it is looked at."""
+        cdef fsp_spec spec
+        memset(&spec, 0, sizeof(spec))
+        spec.uid = spec.gid = FSP_ID_NONE
+        spec.umask = -1
+        spec.flags = FSP_FLAG_CLOSE_FDS | FSP_FLAG_RESTORE_SIGNALS
+        self._flatten(&spec, argv, executable, env, cwd)
 
     cdef _options(self, stdout, stderr, timeout, kill_grace, drain, max_output):
         if max_output is not None and max_output <= 0:
@@ -241,7 +233,32 @@ cdef class Plan:
         self.options.limits.drain = nanoseconds(drain)
         self.options.limits.max_output = 0 if max_output is None else max_output
 
-    cdef _make(self, fsp_spec *spec, list keep, list rlimits, groups):
+    cdef _flatten(self, fsp_spec *spec, list argv, executable, env, cwd):
+        """Make the plan; what spec has so far is only to be pointed to until then."""
+        cdef list args = [_encode(arg) for arg in argv]
+        if not args:
+            raise ValueError("argv must not be empty")
+        cdef _Strings c_argv = _Strings(args)
+        cdef _Strings c_envp = None if env is None else _Strings(_encode_env(env))
+        cdef bytes file = args[0] if executable is None else _encode(executable)
+        cdef bytes search = _search(env)
+        cdef bytes directory = None if cwd is None else _encode(cwd)
+        spec.file = PyBytes_AS_STRING(file)
+        spec.argv = c_argv.array
+        # Without env what execv() would pass on, os.putenv() included. It changes only under the
+        # GIL, and is copied before that is let go.
+        spec.envp = <const char **>FSP_ENVIRON if env is None else c_envp.array
+        spec.search = PyBytes_AS_STRING(search)
+        if directory is not None:
+            spec.cwd = PyBytes_AS_STRING(directory)
+        self.executable = argv[0] if executable is None else executable
+        self.cwd = cwd
+        if fsp_plan_new(spec, &self.c) < 0:
+            raise MemoryError()
+
+    cdef _make(
+        self, fsp_spec *spec, list argv, executable, env, cwd, list keep, list rlimits, groups
+    ):
         cdef size_t i, ngroups = 0 if groups is None else len(groups)
         cdef size_t nkeep = len(keep), nrlimits = len(rlimits)
         cdef size_t size = nrlimits * sizeof(fsp_rlimit) + (ngroups + nkeep) * sizeof(int)
@@ -270,8 +287,7 @@ cdef class Plan:
             spec.ngroups = ngroups
             spec.keep_fds = c_keep
             spec.nkeep_fds = nkeep
-            if fsp_plan_new(spec, &self.c) < 0:
-                raise MemoryError()
+            self._flatten(spec, argv, executable, env, cwd)
         finally:
             PyMem_Free(c_rlimits)
 
@@ -435,12 +451,15 @@ cdef class Talk:
     cdef Py_buffer input
 
     def __init__(self, Plan plan not None, stdin=None, stdout=None, stderr=None, input=None):
+        if self.started:
+            raise TypeError("a talk cannot be initialized twice")
+        self.start(plan, stdin, stdout, stderr, input)
+
+    cdef start(self, Plan plan, stdin, stdout, stderr, input):
         cdef fsp_io[3] how
         cdef fsp_error error
         cdef fsp_plan *c = plan.get()
         cdef int r
-        if self.started:
-            raise TypeError("a talk cannot be initialized twice")
         if _backend_error is not None:
             raise ValueError(_backend_error)
         how[0] = _io(stdin, False)
@@ -522,6 +541,61 @@ cdef class Talk:
     def stderr(self):
         """As stdout."""
         return self.output(1)
+
+
+cdef bint _is_stream(how, bint is_err) except -1:
+    if how is None:
+        return True
+    return type(how) is int and (how == _PIPE or how == _DEVNULL or (is_err and how == _STDOUT))
+
+
+cdef frozenset _usual = frozenset(("stdin", "stdout", "stderr", "executable", "cwd", "env"))
+
+
+def begin(args, input, dict options, prefix=None):
+    """A Talk for arguments of subprocess.run, or None.
+
+    args and options are what subprocess.Popen is called with; what comes before args is prefix (a
+    shell and its option). None says that nothing was done: there are other options than stdin,
+    stdout and stderr (each None or one of subprocess's numbers), executable, cwd and env, or
+    something is wrong with them, which subprocess can tell. Raises what spawn() does, and what an
+    audit hook raises.
+    """
+    cdef Plan plan
+    cdef Talk talk
+    cdef list argv
+    for name in options:
+        if name not in _usual:
+            return None
+    stdin = options.get("stdin")
+    stdout = options.get("stdout")
+    stderr = options.get("stderr")
+    if not _is_stream(stdin, False) or not _is_stream(stdout, False):
+        return None
+    if not _is_stream(stderr, True) or (stdout is None and stderr == _STDOUT):
+        return None
+    if input is not None and type(input) is not bytes and type(input) is not bytearray:
+        return None
+    if isinstance(args, (list, tuple)):
+        argv = list(args)
+    elif type(args) is str or type(args) is bytes:
+        argv = [args]
+    else:
+        return None
+    executable = options.get("executable")
+    if prefix is not None:
+        argv = [executable or prefix[0], *prefix[1:], *argv]
+    cwd = options.get("cwd")
+    env = options.get("env")
+    plan = Plan.__new__(Plan)
+    try:
+        plan._simple(argv, executable, env, cwd)
+    except Exception:
+        return None
+    sys.audit("subprocess.Popen", plan.executable, argv, cwd, env)
+    talk = Talk.__new__(Talk)
+    talk.start(plan, stdin, stdout, stderr, input)
+    return talk
 
 
 # ---- the engine's path -------------------------------------------------------------------------

@@ -15,7 +15,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from subprocess import (
-    DEVNULL,
     PIPE,
     STDOUT,
     CalledProcessError,
@@ -25,26 +24,18 @@ from subprocess import (
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from fastspawn._core import Plan, Talk
-from fastspawn.popen import Popen, argument_vector, take_over
+from fastspawn._core import Talk, begin
+from fastspawn.popen import SHELL, Popen, take_over
 
 _Outcome = tuple[Any, Any, Any]
 """The return code, stdout and stderr."""
-
-_QUICK = frozenset(
-    "stdin stdout stderr shell executable cwd env text universal_newlines encoding errors".split()
-)
-"""Keyword arguments with which a command may take the shorter way."""
 
 # ---- may it? ---------------------------------------------------------------------------------
 
 # Tests and tools replace subprocess.Popen, or methods of it, to see or forbid processes: then
 # every process has to come from there.
 _stdlib = (subprocess.Popen, Popen)
-_methods = operator.attrgetter(
-    "__new__", "__init__", "__enter__", "__exit__", "communicate", "wait", "poll", "kill",
-    "_get_handles", "_execute_child", "_communicate", "_wait",
-)  # fmt: skip
+_methods = operator.attrgetter("__init__", "_execute_child", "communicate", "wait", "kill")
 _untouched = _methods(Popen)
 
 
@@ -56,6 +47,9 @@ def _is_replaced() -> bool:
 _default_encoding: Callable[[], str] = getattr(
     subprocess, "_text_encoding", lambda: locale.getpreferredencoding(False)
 )
+
+_EXTRA = frozenset({"shell", "text", "universal_newlines", "encoding", "errors"})
+"""Options that begin() does not know."""
 
 _CODECS = frozenset({"utf-8", "ascii", "iso8859-1"})
 """Those whose decoding does not depend on how the bytes are cut."""
@@ -77,10 +71,6 @@ def _codec(encoding: Any, errors: Any) -> tuple[str, str] | None:
     except LookupError:
         return None
     return (encoding, errors) if known else None
-
-
-def _is_stream(value: object, *special: int) -> bool:
-    return value is None or (type(value) is int and value in special)
 
 
 # ---- the shorter way -------------------------------------------------------------------------
@@ -112,65 +102,51 @@ def _abandon(talk: Talk, args: Any, exc: BaseException, end: float | None) -> No
     process.wait()
 
 
-def _quick(
-    args: Any,
-    input: Any,
-    timeout: Any,
-    *,
-    stdin: Any = None,
-    stdout: Any = None,
-    stderr: Any = None,
-    shell: Any = False,
-    executable: Any = None,
-    cwd: Any = None,
-    env: Any = None,
-    text: Any = None,
-    universal_newlines: Any = None,
-    encoding: Any = None,
-    errors: Any = None,
-) -> _Outcome | None:
-    """Run it, or None: nothing was done, and it is for Popen to do it or to say what is wrong."""
-    if not (
-        _is_stream(stdin, PIPE, DEVNULL)
-        and _is_stream(stdout, PIPE, DEVNULL)
-        and _is_stream(stderr, PIPE, DEVNULL, STDOUT)
-        and (stdout is not None or stderr != STDOUT)
-        and (timeout is None or (type(timeout) in (int, float) and not math.isnan(timeout)))
-        and (isinstance(args, (list, tuple)) or type(args) in (str, bytes))
-        and (text is None or universal_newlines is None)
-        and not _is_replaced()
-    ):
-        return None
+def _start(args: Any, input: Any, options: dict[str, Any]) -> tuple[Talk | None, Any]:
+    """The child and the codec of its text, if it may take this way."""
     codec = None
-    if encoding or errors or text or universal_newlines:
-        codec = _codec(encoding, errors)
-        if codec is None:
-            return None
-    if input is not None:
-        if type(input) not in ((str,) if codec else (bytes, bytearray)):
-            return None
-        if codec:
-            input = input.encode(*codec)
-    try:
-        argv = argument_vector(args, shell, executable)
-        plan = Plan(argv, executable=executable, env=env, cwd=cwd)
-    except Exception:
+    prefix = None
+    if not _EXTRA.isdisjoint(options):
+        options = dict(options)
+        prefix = (SHELL, "-c") if options.pop("shell", False) else None
+        text, universal = options.pop("text", None), options.pop("universal_newlines", None)
+        encoding, errors = options.pop("encoding", None), options.pop("errors", None)
+        if text is not None and universal is not None:
+            return None, None
+        if encoding or errors or text or universal:
+            codec = _codec(encoding, errors)
+            if codec is None:
+                return None, None
+            if input is not None:
+                if type(input) is not str:
+                    return None, None
+                input = input.encode(*codec)
+    return begin(args, input, options, prefix), codec
+
+
+def _quick(args: Any, input: Any, timeout: Any, options: dict[str, Any]) -> _Outcome | None:
+    """Run it, or None: nothing was done, and it is for Popen to do it or to say what is wrong."""
+    if _is_replaced():
         return None
+    end = None
+    if timeout is not None:
+        if type(timeout) not in (int, float) or math.isnan(timeout):
+            return None
+        end = monotonic() + timeout
     if subprocess._active:  # type: ignore[attr-defined]
         subprocess._cleanup()  # type: ignore[attr-defined]
-    sys.audit("subprocess.Popen", plan.executable, argv, cwd, env)
-    end = None if timeout is None else monotonic() + timeout
-    talk = Talk(plan, stdin, stdout, stderr, input)
+    talk, codec = _start(args, input, options)
+    if talk is None:
+        return None
     try:
         if not talk.communicate(timeout):
             raise TimeoutExpired(args, timeout, talk.stdout, talk.stderr)
     except BaseException as exc:
         _abandon(talk, args, exc, end)
         raise
-    out, err = talk.stdout, talk.stderr
-    if codec:
-        return talk.returncode, _text(out, codec), _text(err, codec)
-    return talk.returncode, out, err
+    if codec is None:
+        return talk.returncode, talk.stdout, talk.stderr
+    return talk.returncode, _text(talk.stdout, codec), _text(talk.stderr, codec)
 
 
 # ---- subprocess's functions ------------------------------------------------------------------
@@ -184,8 +160,8 @@ def _complete(
     popenargs: tuple[Any, ...], input: Any, timeout: Any, kwargs: dict[str, Any]
 ) -> tuple[Any, _Outcome]:
     """Run it to its end: its args and how it ended."""
-    if len(popenargs) == 1 and kwargs.keys() <= _QUICK:
-        done = _quick(popenargs[0], input, timeout, **kwargs)
+    if len(popenargs) == 1:
+        done = _quick(popenargs[0], input, timeout, kwargs)
         if done is not None:
             return popenargs[0], done
     with _class()(*popenargs, **kwargs) as process:
@@ -203,8 +179,8 @@ def _complete(
 
 def _wait_for(popenargs: tuple[Any, ...], timeout: Any, kwargs: dict[str, Any]) -> int:
     """The return code; pipes are not looked after."""
-    if len(popenargs) == 1 and kwargs.keys() <= _QUICK and PIPE not in _streams(kwargs):
-        done = _quick(popenargs[0], None, timeout, **kwargs)
+    if len(popenargs) == 1 and PIPE not in map(kwargs.get, ("stdin", "stdout", "stderr")):
+        done = _quick(popenargs[0], None, timeout, kwargs)
         if done is not None:
             code: int = done[0]
             return code
@@ -214,11 +190,6 @@ def _wait_for(popenargs: tuple[Any, ...], timeout: Any, kwargs: dict[str, Any]) 
         except:
             process.kill()
             raise
-
-
-def _streams(kwargs: dict[str, Any]) -> list[int]:
-    values = map(kwargs.get, ("stdin", "stdout", "stderr"))
-    return [value for value in values if type(value) is int]
 
 
 if TYPE_CHECKING:

@@ -37,6 +37,14 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.005)
 
 
+def until_sync(condition: Callable[[], object]) -> None:
+    """The same without a loop."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
 def peak() -> int:
     """Bytes of memory at the most so far."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
