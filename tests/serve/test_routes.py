@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from fastspawn.serve import cli
+from fastspawn.serve.service import Service
+from fastspawn.serve.strategy import Strategies
 from serve.conftest import Serve
 from serve.harness import Response, Server, poll
 
@@ -137,3 +141,31 @@ def test_expectation_of_a_refused_request(start: Serve) -> None:
         client.request("PUT", "/a", "Content-Length: 5", "Expect: 100-continue")
         assert client.read().status == 405
         assert client.ended()
+
+
+@pytest.mark.parametrize(
+    ("words", "sole"),
+    [
+        ([], True),
+        (["--exec-timeout", "1", "--shell", "--set-env", "A={x}", "--", "ls"], True),
+        (["--route", "/{path...}=ls"], True),
+        (["--route", "/{path...}=ls {path}"], False),
+        (["--route", "GET /{...}=ls"], False),
+        (["--route", "/=ls"], False),
+        (["--route", "/=ls", "--", "ls"], False),
+        (["--mode", "cgi", "--", "ls"], False),
+    ],
+)
+def test_one_route_for_everything_is_not_looked_for(words: list[str], sole: bool) -> None:
+    async def loaded() -> bool:
+        loop = asyncio.get_running_loop()
+        config = cli.parse(["--no-access-log", *words], {})
+        strategies = Strategies(loop, 1)
+        service = Service(config, strategies.make, loop)
+        await service.load(config)
+        found = service.routing.sole
+        await service.close()
+        await strategies.close()
+        return found is not None
+
+    assert asyncio.run(loaded()) is sole

@@ -237,6 +237,37 @@ def test_no_request_chooses_the_program() -> None:
             fill([program], {"a": "ls"})
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sh", "-c", "echo {a}"],
+        ["/bin/bash", "-ec", "echo '{a}'"],
+        ["env", "X=1", "dash", "-e", "-c", "{a}"],
+        ["python3.11", "-W", "ignore", "-c", "print('{a}')"],
+        ["perl", "-ne", "print if /{a}/"],
+        ["perl", "-eprint '{a}'"],
+        ["node", "--eval=console.log('{a}')"],
+        ["php", "-r", "echo '{a}';"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_no_request_writes_a_script(command: list[str]) -> None:
+    with pytest.raises(ValueError, match="write a script"):
+        fill(command, {"a": "b"})
+
+
+def test_a_script_may_have_arguments() -> None:
+    for command in (
+        ["sh", "-c", 'echo "$1"', "sh", "{a}"],
+        ["sh", "script", "{a}"],
+        ["python3", "-m", "module", "--name={a}"],
+        ["perl", "-ne", "print", "{a}"],
+        ["git", "-c", "{a}"],
+        ["cut", "-c", "{a}"],
+    ):
+        assert "b" in fill(command, {"a": "b"})[-1]
+
+
 def test_shell() -> None:
     script = 'echo "$1 $2"'
     assert fill([script], {"a": "1", "b": "2"}, shell=True) == (

@@ -7,11 +7,14 @@ order of the path.
 
 No request makes an argument that begins with ``-``. There is no exception after ``--``, since
 that may be another program's (``env -- CMD {name}``): a value that may begin so belongs behind
-something (``--name={name}``) or into the environment.
+something (``--name={name}``) or into the environment. Nor does it write a part of a script: a
+placeholder in what ``sh -c`` or ``perl -e`` takes is refused at the start. That is a guard against
+a common mistake; which other programs take an argument for more than a name, nobody can know here.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -22,6 +25,12 @@ if TYPE_CHECKING:
     from .config import RouteConfig
 
 SHELL: Final = "/bin/sh"
+
+_INTERPRETER: Final = re.compile(
+    r"[a-z]*sh|(?:python|pypy|perl|ruby|php|lua|node|nodejs|deno|bun|Rscript)[\d.]*"
+)
+_EVALUATES: Final = re.compile(r"-[A-Za-z]*[ceEr]|--eval|--execute|eval")
+_EVALUATES_REST: Final = re.compile(r"-[A-Za-z]*[ceEr].*|--(?:eval|execute)=.*", re.DOTALL)
 
 
 class BadValue(ValueError):
@@ -46,6 +55,8 @@ class Filling:
             raise ValueError("a request can't choose the program")
         elif any(self._varies(text) and re.match(r"-+\{", text) for text in command):
             raise ValueError("a request can't choose an option")
+        elif any(self._varies(text) and _is_script(command, i) for i, text in enumerate(command)):
+            raise ValueError("a request can't write a script: give it the value as an argument")
         self._positional = names if route.shell else ()
         self.argv = command
         """As it is without a request."""
@@ -78,6 +89,18 @@ class Filling:
         if self._variables:
             env = env | {name: filled(text) for name, text in self._variables.items()}
         return tuple(argv), env
+
+
+def _is_script(command: tuple[str, ...], i: int) -> bool:
+    """Argument ``i`` is, or holds, a program for an interpreter that stands before it."""
+    before = [os.path.basename(word) for word in command[:i]]
+    found = [j for j, word in enumerate(before) if _INTERPRETER.fullmatch(word)]
+    if not found:
+        return False
+    if found[0] < i - 1 and _EVALUATES.fullmatch(command[i - 1]):
+        return True
+    options_only = all(word.startswith("-") for word in command[found[-1] + 1 : i])
+    return options_only and _EVALUATES_REST.fullmatch(command[i]) is not None
 
 
 def _argument(text: str, template: str) -> str:
