@@ -22,9 +22,10 @@ from subprocess import (
     list2cmdline,
 )
 
-from fastspawn import _core
+from fastspawn import _core, aio
 from fastspawn._checkpoint import checkpoint
 from fastspawn._core import STREAM, Job
+from fastspawn._install import install, installed, uninstall
 from fastspawn.command import Command, Limits
 from fastspawn.engine import Engine, Sink
 from fastspawn.popen import Popen
@@ -62,14 +63,18 @@ __all__ = [
     "TemplateError",
     "TimeoutExpired",
     "__version__",
+    "aio",
     "call",
     "check_call",
     "check_output",
     "checkpoint",
     "getoutput",
     "getstatusoutput",
+    "install",
+    "installed",
     "list2cmdline",
     "run",
+    "uninstall",
 ]
 
 # A wrong name is told by whatever wants to spawn, not by the import.

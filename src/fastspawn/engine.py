@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import select
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
@@ -89,9 +90,12 @@ class Engine(EngineCore):
 
     async def start(self) -> None:
         """Start the threads. OSError if the system has no room for them."""
+        self._start(asyncio.get_running_loop())
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         self._fd = self._open(self._spawners)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._fd, self._drain)
+        self._loop = loop
+        loop.add_reader(self._fd, self._drain)
         _running.add(self)
 
     async def close(self) -> None:
@@ -111,6 +115,23 @@ class Engine(EngineCore):
                 self._finish()
         if self._closed is not None:
             await asyncio.shield(self._closed)
+
+    def _end(self) -> None:
+        """close() where no loop runs to wait with: what was killed is waited for here."""
+        loop, self._loop = self._loop, None
+        try:
+            self.check_running()
+        except RuntimeError:
+            return
+        self._stop()
+        news = select.poll()
+        news.register(self._fd, select.POLLIN)
+        while self.live:
+            news.poll()
+            self._drain()
+        if loop is not None:
+            loop.remove_reader(self._fd)
+        self._finish()
 
     def _finish(self) -> None:
         closed, self._closed = self._closed, None

@@ -17,5 +17,15 @@ def synchronous() -> None:
         setattr(subprocess, name, getattr(fastspawn, name))
 
 
-PAIRS: list[tuple[str, str]] = [("test.test_subprocess", "synchronous")]
+def asyncio() -> None:
+    """What asyncio's loops do to start a process, and what that builds on."""
+    import fastspawn
+
+    fastspawn.install()
+
+
+PAIRS: list[tuple[str, str]] = [
+    ("test.test_subprocess", "synchronous"),
+    ("test.test_asyncio.test_subprocess", "asyncio"),
+]
 """Each suite, and the swap under which it has to pass."""

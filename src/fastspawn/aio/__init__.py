@@ -1,0 +1,27 @@
+"""asyncio's subprocess functions, for any event loop in any thread.
+
+The same signatures, results and exceptions as in asyncio.subprocess, on asyncio and on uvloop,
+without child watchers, SIGCHLD or threads. Every argument of subprocess.Popen is accepted on both.
+``run`` is the short form: a whole command in one call, started and collected by an engine's
+threads.
+"""
+
+from __future__ import annotations
+
+from fastspawn.aio.process import (
+    Process,
+    create_subprocess_exec,
+    create_subprocess_shell,
+    subprocess_exec,
+    subprocess_shell,
+)
+from fastspawn.aio.short import run
+
+__all__ = [
+    "Process",
+    "create_subprocess_exec",
+    "create_subprocess_shell",
+    "run",
+    "subprocess_exec",
+    "subprocess_shell",
+]

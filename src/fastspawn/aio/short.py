@@ -1,0 +1,118 @@
+"""run(): a whole command in one call, on an engine that lives as long as the event loop.
+
+An engine has threads and descriptors, and a loop's close() is where they have to go: the loop is
+given a close() that ends its engine first. Only the loop refers to the engine, so that a loop
+which is garbage takes it along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import locale
+from collections.abc import Mapping, Sequence
+from subprocess import PIPE, CalledProcessError, TimeoutExpired
+from typing import Any
+
+from fastspawn.command import NO_LIMITS, Command, Limits, StrOrBytesPath
+from fastspawn.engine import Engine
+from fastspawn.result import Result
+
+_NAME = "_fastspawn_engine"
+
+
+async def run(
+    argv: Sequence[StrOrBytesPath],
+    *,
+    input: bytes | bytearray | memoryview | str | None = None,
+    stdout: int | None = PIPE,
+    stderr: int | None = PIPE,
+    timeout: float | None = None,
+    check: bool = False,
+    text: bool | None = None,
+    encoding: str | None = None,
+    errors: str | None = None,
+    executable: StrOrBytesPath | None = None,
+    env: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
+    cwd: StrOrBytesPath | None = None,
+    start_new_session: bool = False,
+    restore_signals: bool = True,
+    umask: int = -1,
+    limits: Limits = NO_LIMITS,
+) -> Result:
+    """Run a command to its end and collect its output: subprocess.run for event loops.
+
+    stdin is ``input``, or /dev/null. stdout and stderr are collected unless they are None (the
+    program's own) or DEVNULL; stderr may be STDOUT. With text, encoding or errors, input and
+    output are str. ``timeout`` (seconds) goes before limits.timeout.
+
+    The command has a process group of its own. If a limit is exceeded, or this is cancelled, the
+    whole group is ended: SIGTERM, limits.kill_grace, SIGKILL.
+
+    Raises the OSError of a program that cannot be started, subprocess.TimeoutExpired with what
+    came before, and CalledProcessError for a return code other than 0 with ``check``.
+    """
+    if timeout is not None:
+        limits = dataclasses.replace(limits, timeout=max(timeout, 0.0))
+    command = Command(
+        argv,
+        executable=executable,
+        env=env,
+        cwd=cwd,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=start_new_session,
+        restore_signals=restore_signals,
+        umask=umask,
+        limits=limits,
+    )
+    is_text = text or encoding is not None or errors is not None
+    if is_text:
+        encoding = encoding or locale.getpreferredencoding(False)
+        errors = errors or "strict"
+        if input is not None:
+            input = input.encode(encoding, errors)  # type: ignore[union-attr]
+    result: Any = await engine_of(asyncio.get_running_loop()).run(command, input)  # type: ignore[arg-type]
+    if result.timed_out:
+        raise TimeoutExpired(result.args, limits.timeout or 0.0, result.stdout, result.stderr)
+    if is_text:
+        result.stdout = _decoded(result.stdout, encoding, errors)
+        result.stderr = _decoded(result.stderr, encoding, errors)
+    if check and result.returncode:
+        raise CalledProcessError(
+            result.returncode, result.args, output=result.stdout, stderr=result.stderr
+        )
+    return result  # type: ignore[no-any-return]
+
+
+def _decoded(data: bytes | None, encoding: str | None, errors: str | None) -> str | None:
+    """With the newlines of text files, as subprocess has it."""
+    if data is None:
+        return None
+    text = data.decode(encoding or "", errors or "")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def engine_of(loop: asyncio.AbstractEventLoop) -> Engine:
+    """The loop's engine, started when it is first asked for."""
+    engine: Engine | None = vars(loop).get(_NAME)
+    if engine is None:
+        engine = Engine()
+        engine._start(loop)
+        setattr(loop, _NAME, engine)
+        _end_with(loop, engine)
+    return engine
+
+
+def _end_with(loop: asyncio.AbstractEventLoop, engine: Engine) -> None:
+    close = loop.close
+
+    def close_both() -> None:
+        if not loop.is_running():  # or it raises, and goes on
+            engine._end()
+            vars(loop).pop(_NAME, None)
+            if vars(loop).get("close") is close_both:
+                del vars(loop)["close"]
+        close()
+
+    loop.close = close_both  # type: ignore[method-assign]

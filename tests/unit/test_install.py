@@ -1,0 +1,275 @@
+"""install() and python -m fastspawn --install."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from asyncio.subprocess import PIPE
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import uvloop
+
+import fastspawn
+from conftest import Run
+from fastspawn.aio.transport import SubprocessTransport
+from support import sh
+
+STDLIB_POPEN = subprocess.Popen
+
+
+@pytest.fixture
+def installed() -> Iterator[None]:
+    fastspawn.install()
+    yield
+    fastspawn.uninstall()
+
+
+def names() -> dict[str, Any]:
+    """Everything that install() touches."""
+    return {
+        "Popen": subprocess.Popen,
+        "asyncio": vars(asyncio.SelectorEventLoop)["_make_subprocess_transport"],
+        "exec": uvloop.Loop.subprocess_exec,
+        "shell": uvloop.Loop.subprocess_shell,
+        "vars": set(vars(uvloop.Loop)),
+    }
+
+
+def test_reversible() -> None:
+    before = names()
+    fastspawn.install()
+    once = names()
+    fastspawn.install()
+    assert names() == once
+    assert fastspawn.installed()
+    assert all(once[name] != before[name] for name in before)
+    fastspawn.uninstall()
+    assert names() == before
+    fastspawn.uninstall()
+    assert not fastspawn.installed()
+
+
+def test_repr(installed: None) -> None:
+    assert repr(subprocess.Popen) == "<class 'fastspawn.popen.Popen'>"
+    for name, value in names().items():
+        assert "fastspawn" in repr(value) or name == "vars"
+
+
+def test_subprocess(installed: None) -> None:
+    assert subprocess.check_output(["echo", "hi"]) == b"hi\n"
+    with subprocess.Popen(["cat"], stdin=PIPE, stdout=PIPE) as process:
+        assert type(process) is fastspawn.Popen
+        assert isinstance(process, STDLIB_POPEN)
+        assert process.communicate(b"x") == (b"x", None)
+    assert pickle.loads(pickle.dumps(subprocess.Popen)) is fastspawn.Popen
+
+    class Sub(subprocess.Popen):  # type: ignore[type-arg]
+        pass
+
+    with Sub(["true"]) as process:
+        assert process.wait() == 0
+    assert issubclass(Sub, fastspawn.Popen)
+
+
+async def test_asyncio(installed: None) -> None:
+    process = await asyncio.create_subprocess_exec("cat", stdin=PIPE, stdout=PIPE, umask=0o22)
+    assert type(process._transport) is SubprocessTransport  # type: ignore[attr-defined]
+    assert await process.communicate(b"x") == (b"x", None)
+    process = await asyncio.create_subprocess_shell("exit 3")
+    assert type(process._transport) is SubprocessTransport  # type: ignore[attr-defined]
+    assert await process.wait() == 3
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.subprocess_exec(asyncio.SubprocessProtocol, "true", stdin=None)
+    assert type(transport) is SubprocessTransport
+    await transport._wait()
+    transport.close()
+
+
+def test_loops_that_run_already(run: Run) -> None:
+    async def kind() -> type:
+        process = await asyncio.create_subprocess_exec("true")
+        await process.wait()
+        return type(process._transport)  # type: ignore[attr-defined]
+
+    assert run(kind()) is not SubprocessTransport
+    fastspawn.install()
+    try:
+        assert run(kind()) is SubprocessTransport
+    finally:
+        fastspawn.uninstall()
+    assert run(kind()) is not SubprocessTransport
+
+
+def test_other_thread(installed: None) -> None:
+    """No rule about the main thread."""
+    found = []
+
+    def body() -> None:
+        async def call() -> bytes:
+            process = await asyncio.create_subprocess_exec("echo", "hi", stdout=PIPE)
+            return (await process.communicate())[0]
+
+        found.append(asyncio.run(call()))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert found == [b"hi\n"]
+
+
+@pytest.mark.parametrize("use_uvloop", [False, True])
+def test_anyio(installed: None, use_uvloop: bool) -> None:
+    async def main() -> None:
+        done = await anyio.run_process(["cat"], input=b"x")
+        assert done.stdout == b"x"
+        with pytest.raises(subprocess.CalledProcessError):
+            await anyio.run_process(sh("exit 3"))
+        async with await anyio.open_process(["cat"], stderr=None) as process:
+            inner: Any = process
+            assert type(inner._process._transport) is SubprocessTransport
+            assert process.stdin is not None
+            assert process.stdout is not None
+            await process.stdin.send(b"hello")
+            assert await process.stdout.receive() == b"hello"
+            await process.stdin.aclose()
+            assert await process.wait() == 0
+        with anyio.move_on_after(0.05) as scope:
+            await anyio.run_process(["sleep", "60"])
+        assert scope.cancelled_caught
+
+    anyio.run(main, backend_options={"use_uvloop": use_uvloop})
+
+
+# ---- python -m fastspawn ----------------------------------------------------------------------
+
+
+def python(*args: str, cwd: Path, **options: Any) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, *args], cwd=cwd, capture_output=True, text=True, timeout=60, **options
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+PROGRAM = """\
+import os, subprocess, sys
+print(sys.argv, sys.path[0], __name__, globals().get("__file__"))
+print(sys.modules["__main__"].__dict__ is globals())
+print(subprocess.check_output(["echo", "hi"]))
+"""
+FAILING = "def f():\n    1 / 0\nf()\n"
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "good.py").write_text(PROGRAM)
+    (tmp_path / "sub" / "bad.py").write_text(FAILING)
+    (tmp_path / "sub" / "exit.py").write_text("import sys; sys.exit(7)")
+    (tmp_path / "sub" / "says.py").write_text("raise SystemExit('why')")
+    (tmp_path / "sub" / "syntax.py").write_text("1 +\n")
+    (tmp_path / "sub" / "hook.py").write_text(
+        "import sys\nsys.excepthook = lambda *a: print('hook', a[0].__name__)\n1 / 0\n"
+    )
+    (tmp_path / "sub" / "interrupt.py").write_text("raise KeyboardInterrupt")
+    (tmp_path / "sub" / "late.py").write_text(
+        "import atexit\nx = 3\natexit.register(lambda: print(x))\n"
+    )
+    (tmp_path / "sub" / "__main__.py").write_text(PROGRAM)
+    (tmp_path / "module.py").write_text(PROGRAM)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").write_text("")
+    (tmp_path / "package" / "__main__.py").write_text(PROGRAM)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["sub/good.py", "a", "--install", "-m"],
+        ["sub/bad.py"],
+        ["sub/exit.py"],
+        ["sub/says.py"],
+        ["sub/syntax.py"],
+        ["sub/hook.py"],
+        ["sub/interrupt.py"],
+        ["sub/late.py"],
+        ["sub", "a"],
+        ["-m", "module", "a", "-b"],
+        ["-m", "package"],
+        ["-c", PROGRAM, "a"],
+        ["-c", FAILING],
+        ["-", "a"],
+    ],
+    ids=lambda args: "-".join(args)[:20],
+)
+def test_program_runs_as_under_python(programs: Path, args: list[str]) -> None:
+    input = PROGRAM if args[0] == "-" else ""
+    expected = python(*args, cwd=programs, input=input)
+    assert python("-m", "fastspawn", "--install", *args, cwd=programs, input=input) == expected
+
+
+def test_program_is_installed(programs: Path) -> None:
+    code = "import subprocess; print(subprocess.Popen)"
+    status, out, _ = python("-m", "fastspawn", "--install", "-c", code, cwd=programs)
+    assert (status, out) == (0, "<class 'fastspawn.popen.Popen'>\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [
+        ([], "nothing to do"),
+        (["--instal", "x.py"], "unknown option: --instal"),
+        (["x.py"], "--install is missing"),
+        (["--install"], "a program is expected after --install"),
+        (["--install", "-x"], "unknown option: -x"),
+        (["--install", "-m"], "argument expected for the -m option"),
+        (["--install", "-c"], "argument expected for the -c option"),
+        (["--install", "no-such.py"], "can't open file"),
+        (["--install", "-m", "no_such_module"], "No module named no_such_module"),
+    ],
+)
+def test_wrong_arguments(programs: Path, args: list[str], why: str) -> None:
+    status, out, err = python("-m", "fastspawn", *args, cwd=programs)
+    assert (status, out) == (1 if "No module" in why else 2, "")
+    assert why in err
+    assert "Traceback" not in err
+
+
+def test_help_and_version(programs: Path) -> None:
+    status, out, err = python("-m", "fastspawn", "--help", cwd=programs)
+    assert (status, err) == (0, "")
+    assert out.startswith("usage: python -m fastspawn --install")
+    status, out, err = python("-m", "fastspawn", "--version", cwd=programs)
+    assert (status, out, err) == (0, f"fastspawn {fastspawn.__version__}\n", "")
+
+
+def test_child_pythons_are_their_own(installed: None, programs: Path) -> None:
+    """install() is for this program, not for those that it starts."""
+    code = "import sys; print('fastspawn' in sys.modules)"
+    assert python("-c", code, cwd=programs, env=os.environ) == (0, "False\n", "")
+
+
+WITH_TRIO = """\
+import fastspawn, trio
+
+async def main():
+    done = await trio.run_process(["cat"], stdin=b"x", capture_stdout=True)
+    process = await trio.lowlevel.open_process(["true"])
+    print(done.stdout, type(process._proc) is fastspawn.Popen, await process.wait())
+
+trio.run(main)
+"""
+
+
+def test_trio(programs: Path) -> None:
+    """trio makes a subprocess.Popen in a thread, so it is ours."""
+    found = python("-m", "fastspawn", "--install", "-c", WITH_TRIO, cwd=programs)
+    assert found == (0, "b'x' True 0\n", "")
