@@ -57,8 +57,9 @@ static int deliver(struct fsp_spawner *s, struct fsp_job *job, int stream, size_
     struct fsp_out *out = &job->out[stream];
     bool fits = out->held.len + kept <= FSP_SCRATCH;
     /* The last bytes of a child travel with its end; more than that is someone else's output. */
-    bool wait =
-        job->streaming ? job->exited && fits : fits || !(job->options.flags & FSP_JOB_STREAM);
+    bool wait = job->streaming ? job->exited && fits
+                               : fits || (job->options.flags & (FSP_JOB_STREAM | FSP_JOB_SPARE)) !=
+                                             FSP_JOB_STREAM;
     if (wait) return hold(out, s->scratch, kept);
     if (!fsp_out_stream(job)) return -ENOMEM;
     return tell(job, stream, s->scratch, kept);
@@ -96,6 +97,13 @@ void fsp_out_watch(struct fsp_spawner *s, struct fsp_job *job, int stream) {
     if (!out->watched) fsp_job_set_due(s, job, FSP_DUE_POLL, sys_now() + FSP_HOLD_NS);
 }
 
+/* What a spare writes before anyone wants it is held within a bound of its own. */
+static bool is_full(struct fsp_job *job, int stream) {
+    if (job->options.flags & FSP_JOB_SPARE)
+        return !job->exited && job->out[stream].held.len >= FSP_SCRATCH;
+    return job->streaming && !fsp_job_has_room(job, stream);
+}
+
 /*
  * A short read means that the pipe was empty; asking again only to hear EAGAIN is left out while
  * the child lives.  After its exit the answer matters: end of file, or someone else's pipe too.
@@ -103,7 +111,7 @@ void fsp_out_watch(struct fsp_spawner *s, struct fsp_job *job, int stream) {
 bool fsp_out_pump(struct fsp_spawner *s, struct fsp_job *job, int stream) {
     struct fsp_out *out = &job->out[stream];
     for (int turn = 0; turn < READS_PER_TURN && out->fd >= 0; turn++) {
-        if (job->streaming && !fsp_job_has_room(job, stream)) {
+        if (is_full(job, stream)) {
             unwatch(s, out);
             return true;
         }

@@ -64,10 +64,11 @@ struct fsp_mail {
     size_t queued;                 /* bytes here and in fsp_in, not yet written */
     uint64_t told[2], consumed[2]; /* bytes in chunks: ever told, given back */
     uint64_t signals[2];           /* bit sets: to the child, to its group */
-    bool eof, cancel;
+    bool eof, cancel, adopt;
     bool want_drain; /* the writer was told to wait */
-    bool stalled;    /* the spawner waits for `consumed` */
-    bool listed;     /* in the owner's list */
+    bool tell_adopted;
+    bool stalled; /* the spawner waits for `consumed` */
+    bool listed;  /* in the owner's list */
 };
 
 struct fsp_job {

@@ -207,6 +207,7 @@ struct fsp_limits {
 #define FSP_JOB_STREAM  0x1u /* output of a child that lives on is delivered as it comes */
 #define FSP_JOB_FEED    0x2u /* stdin comes through fsp_job_write, after `input` */
 #define FSP_JOB_STARTED 0x4u /* tell when it runs */
+#define FSP_JOB_SPARE   0x8u /* with FEED: it runs ahead of its request, see fsp_job_adopt */
 
 struct fsp_job_options {
     enum fsp_io in, out, err;
@@ -226,6 +227,7 @@ struct fsp_outcome {
     uint64_t wall;            /* spawn to reap */
     struct fsp_buf output[2]; /* stdout, stderr: what was not delivered in chunks */
     unsigned timed_out : 1, truncated : 1, cancelled : 1;
+    unsigned spare : 1; /* it ended as one: no adoption came in time, and stdin got nothing */
 };
 
 /* Output that came while the child lived (FSP_JOB_STREAM). */
@@ -238,7 +240,7 @@ struct fsp_chunk {
 
 /* What happened to a job since the last take; in this order. */
 struct fsp_news {
-    unsigned started : 1; /* FSP_JOB_STARTED was asked for, and it runs */
+    unsigned started : 1; /* FSP_JOB_STARTED was asked for, and it runs; or it was adopted */
     unsigned drained : 1; /* the stdin queue fell below its low-water mark */
     unsigned ended : 1;   /* the last news of a job */
     struct fsp_chunk *chunks;
@@ -299,6 +301,14 @@ void fsp_job_consumed(struct fsp_job *job, int stream, size_t len);
 
 /* TERM to the process group, grace, KILL.  A job not yet started never starts. */
 void fsp_job_cancel(struct fsp_job *job);
+
+/*
+ * A spare (FSP_JOB_SPARE) gets its request: its time limits, and the wall time, begin now.  Until
+ * then its output is held, and read only up to a bound.  What is written to it must come after
+ * this.  If it ends before the adoption reaches it, its outcome says `spare`.  With `tell`, there
+ * is news (`started`) when it was in time.
+ */
+void fsp_job_adopt(struct fsp_job *job, int tell);
 
 /* Send one signal (to the group if `group`); nothing happens once the child has ended. */
 void fsp_job_signal(struct fsp_job *job, int group, int sig);

@@ -62,6 +62,7 @@ void fsp_in_close(struct fsp_spawner *s, struct fsp_job *job) {
 
 void fsp_in_pump(struct fsp_spawner *s, struct fsp_job *job) {
     struct fsp_in *in = &job->in;
+    if (job->options.flags & FSP_JOB_SPARE) return; /* what came was for one that lives */
     size_t written = 0;
     while (in->fd >= 0 && in->first) {
         struct fsp_feed *feed = in->first;

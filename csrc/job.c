@@ -29,6 +29,7 @@ void fsp_job_set_due(struct fsp_spawner *s, struct fsp_job *job, enum fsp_due ki
 /* ---- the end ---- */
 
 void fsp_job_end(struct fsp_job *job) {
+    job->outcome.spare = (job->options.flags & FSP_JOB_SPARE) != 0;
     for (int i = 0; i < 2; i++) {
         job->outcome.output[i] = job->out[i].held;
         job->out[i].held = (struct fsp_buf){0};
@@ -216,9 +217,26 @@ static void look_again(struct fsp_spawner *s, struct fsp_job *job, uint64_t now)
 }
 
 static void outlived(struct fsp_spawner *s, struct fsp_job *job) {
-    if (job->options.flags & FSP_JOB_STREAM)
+    if ((job->options.flags & (FSP_JOB_STREAM | FSP_JOB_SPARE)) == FSP_JOB_STREAM)
         fsp_job_set_due(s, job, FSP_DUE_STREAM, job->started_at + FSP_STREAM_NS);
     watch_outputs(s, job);
+}
+
+static void set_deadline(struct fsp_spawner *s, struct fsp_job *job) {
+    uint64_t timeout = job->options.limits.timeout;
+    if (timeout && !(job->options.flags & FSP_JOB_SPARE))
+        fsp_job_set_due(s, job, FSP_DUE_DEADLINE, after(job->started_at, timeout));
+}
+
+/* One that has ended meanwhile, noticed or not, stays a spare. */
+static void adopt(struct fsp_spawner *s, struct fsp_job *job, bool tell) {
+    if (!(job->options.flags & FSP_JOB_SPARE) || job->exited || job->terminating) return;
+    if (!is_waiting(job) && fsp_has_exited(&job->child)) return;
+    job->options.flags &= ~FSP_JOB_SPARE;
+    job->started_at = sys_now();
+    set_deadline(s, job);
+    if (tell) fsp_job_tell_started(job);
+    if (!job->due[FSP_DUE_WATCH] && !is_waiting(job)) outlived(s, job);
 }
 
 /* One thing at a time: each may end the job. */
@@ -272,6 +290,7 @@ static void send_signals(struct fsp_job *job, const uint64_t signals[2]) {
 
 void fsp_job_read_mail(struct fsp_spawner *s, struct fsp_job *job) {
     struct fsp_mail mail = fsp_job_take_mail(job);
+    if (mail.adopt) adopt(s, job, mail.tell_adopted);
     fsp_in_append(job, mail.feed);
     job->in.eof |= mail.eof;
     if (is_waiting(job)) {
@@ -352,12 +371,11 @@ static int spawn(struct fsp_spawner *s, struct fsp_job *job, struct fsp_error *e
 }
 
 static void enlist(struct fsp_spawner *s, struct fsp_job *job) {
-    uint64_t timeout = job->options.limits.timeout;
     job->started_at = sys_now();
     job->next_due = UINT64_MAX;
     fsp_slots_add(&s->slots, job);
     fsp_heap_add(&s->heap, job);
-    if (timeout) fsp_job_set_due(s, job, FSP_DUE_DEADLINE, after(job->started_at, timeout));
+    set_deadline(s, job);
 }
 
 /* It has a child now. */

@@ -111,7 +111,7 @@ struct fsp_mail fsp_job_take_mail(struct fsp_job *job) {
     job->mail.feed = NULL;
     job->mail.feed_last = &job->mail.feed;
     job->mail.signals[0] = job->mail.signals[1] = 0;
-    job->mail.cancel = job->mail.stalled = false;
+    job->mail.cancel = job->mail.adopt = job->mail.stalled = false;
     pthread_mutex_unlock(&job->engine->lock);
     return taken;
 }
@@ -195,6 +195,14 @@ void fsp_job_consumed(struct fsp_job *job, int stream, size_t len) {
     m->consumed[stream] += len;
     bool room = m->told[stream] - m->consumed[stream] <= FSP_WINDOW / 2;
     unlock_and_wake(job, m->stalled && room && list_mail(job));
+}
+
+void fsp_job_adopt(struct fsp_job *job, int tell) {
+    if (fsp_engine_forked(job->engine)) return;
+    pthread_mutex_lock(&job->engine->lock);
+    job->mail.adopt = true;
+    job->mail.tell_adopted = tell;
+    unlock_and_wake(job, list_mail(job));
 }
 
 void fsp_job_signal(struct fsp_job *job, int group, int sig) {

@@ -95,6 +95,10 @@ static void start_next(struct fsp_spawner *s, bool stopping) {
     struct fsp_job *job = take_pending(s, now);
     if (job == NULL) return;
     struct fsp_mail mail = fsp_job_take_mail(job);
+    if (mail.adopt) { /* before it began: it is a job like any other */
+        job->options.flags &= ~FSP_JOB_SPARE;
+        if (mail.tell_adopted) job->options.flags |= FSP_JOB_STARTED;
+    }
     fsp_in_append(job, mail.feed);
     job->in.eof |= mail.eof;
     if (mail.cancel || stopping) {

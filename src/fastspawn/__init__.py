@@ -40,6 +40,7 @@ from fastspawn.shortcuts import (
     run,
 )
 from fastspawn.template import Template, TemplateError
+from fastspawn.warm import WarmJob, WarmPool
 
 __version__ = version("fastspawn")
 
@@ -62,6 +63,8 @@ __all__ = [
     "Template",
     "TemplateError",
     "TimeoutExpired",
+    "WarmJob",
+    "WarmPool",
     "__version__",
     "aio",
     "call",

@@ -154,6 +154,7 @@ cdef extern from "fastspawn.h" nogil:
     unsigned FSP_JOB_STREAM
     unsigned FSP_JOB_FEED
     unsigned FSP_JOB_STARTED
+    unsigned FSP_JOB_SPARE
 
     struct fsp_template:
         pass
@@ -179,6 +180,7 @@ cdef extern from "fastspawn.h" nogil:
         unsigned timed_out
         unsigned truncated
         unsigned cancelled
+        unsigned spare
 
     struct fsp_chunk:
         fsp_chunk *next
@@ -239,6 +241,7 @@ cdef extern from "fastspawn.h" nogil:
     int fsp_job_write(fsp_job *job, const void *data, size_t len)
     void fsp_job_write_eof(fsp_job *job)
     void fsp_job_consumed(fsp_job *job, int stream, size_t len)
+    void fsp_job_adopt(fsp_job *job, int tell)
     void fsp_job_cancel(fsp_job *job)
     void fsp_job_signal(fsp_job *job, int group, int sig)
     void fsp_job_free(fsp_job *job)

@@ -626,8 +626,10 @@ cdef class Job:
     cdef readonly bint truncated
     cdef readonly bint cancelled
     cdef readonly bint lost
+    cdef readonly bint spare
+    """it ended before adopt() reached it: whoever adopted it may try another"""
     cdef readonly double wall
-    """seconds from spawn to reap"""
+    """seconds from spawn (or adoption) to reap"""
 
     @property
     def rusage(self):
@@ -674,6 +676,16 @@ cdef class Job:
             fsp_job_consumed(self.c, i, self.unconsumed[i])
         self.unconsumed[i] = 0
 
+    def adopt(self, sink, bint notify=False):
+        """Give a spare to a request: from now on the sink is told, and the time limits count.
+
+        What goes to stdin is to be written after this. A spare that ended before is told by
+        on_exit with spare true. With notify, on_start(job) says that it was in time.
+        """
+        self.sink = sink
+        if self.is_live():
+            fsp_job_adopt(self.c, notify)
+
     def cancel(self):
         """TERM to the process group, KILL after the grace; on_exit still comes."""
         if self.is_live():
@@ -716,6 +728,7 @@ cdef class Job:
         self.truncated = o.truncated
         self.cancelled = o.cancelled
         self.lost = o.status.lost
+        self.spare = o.spare
         self.wall = o.wall * 1e-9
         self.status = o.status
         if o.pid > 0:
@@ -1076,14 +1089,15 @@ cdef class EngineCore:
             raise exc
 
     def submit(self, Plan command not None, sink, input=None, bint stream=True,
-               bint notify=False, TemplateCore template=None):
+               bint notify=False, TemplateCore template=None, bint spare=False):
         """Hand over a command; never blocks, and reports spawn failures through the sink.
 
         input: bytes for stdin, None for /dev/null, or STREAM for Job.write(). With stream, the
         output of a child that lives longer than 10 ms or writes more than 64 KiB goes to
         sink.on_output and sink.on_errors as it comes; without, all of it is in the job at
         on_exit. With notify, sink.on_start(job) is called when it runs. sink.on_exit(job) is
-        called exactly once, last. With a template, the child is a fork of that.
+        called exactly once, last. With a template, the child is a fork of that. A spare (whose
+        input is STREAM) runs ahead of its request: see Job.adopt().
 
         Raises RuntimeError when the engine does not run (here).
         """
@@ -1107,6 +1121,8 @@ cdef class EngineCore:
             options.flags |= FSP_JOB_STREAM
         if notify:
             options.flags |= FSP_JOB_STARTED
+        if spare:
+            options.flags |= FSP_JOB_SPARE
         if template is not None:
             options.snapshot = template.c
         options.user = <void *>job

@@ -36,6 +36,9 @@ path = "/user/{name}"
 methods = ["GET", "POST"]
 command = ["show", "{name}"]
 strategy = "subprocess"
+pool-size = 2
+pool-max = 3
+pool-age = "1m"
 cwd = "/tmp"
 pass-env = ["AWS_*"]
 set-env = { B = "{name}", C = "x=y" }
@@ -99,6 +102,9 @@ def test_every_key(tmp_path: Path) -> None:
                 methods=("GET", "POST"),
                 command=("show", "{name}"),
                 strategy="subprocess",
+                pool_size=2,
+                pool_max=3,
+                pool_age=60.0,
                 cwd="/tmp",
                 pass_env=("HOME", "AWS_*"),
                 set_env=(("A", "1"), ("B", "2"), ("B", "{name}"), ("C", "x=y")),

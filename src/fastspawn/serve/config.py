@@ -9,7 +9,7 @@ from .paths import ANY_PATH
 
 LoopName = Literal["uvloop", "asyncio"]
 ModeName = Literal["raw", "cgi"]
-StrategyName = Literal["direct", "snapshot", "subprocess"]
+StrategyName = Literal["direct", "snapshot", "warm", "auto", "subprocess"]
 StderrName = Literal["inherit", "discard", "merge"]
 
 
@@ -36,6 +36,10 @@ class RouteConfig:
 
     mode: ModeName = "raw"
     strategy: StrategyName = "direct"
+    pool_size: int | None = None
+    """Spares, or workers; None: as the strategy has it."""
+    pool_max: int | None = None
+    pool_age: float = 300.0
     stderr: StderrName = "inherit"
     content_type: str = "text/plain; charset=utf-8"
 

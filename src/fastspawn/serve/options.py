@@ -94,8 +94,16 @@ def _make() -> list[Option]:
     add("mode", "raw: standard output is the body; cgi: a header and the body, as in RFC 3875 "
         "(default: raw)", choice("raw", "cgi"), "text", "MODE")  # fmt: skip
     add("strategy", "direct: exec on the C engine; snapshot: fork of a process of the command "
-        "that stopped before main; subprocess: asyncio's own (default: direct)",
-        choice("direct", "snapshot", "subprocess"), "text", "NAME")  # fmt: skip
+        "that stopped before main; warm: a process that was started before the request and waits "
+        "for its input; auto: snapshot if CMD allows it, else direct; subprocess: asyncio's own "
+        "(default: direct)", choice("direct", "snapshot", "warm", "auto", "subprocess"), "text",
+        "NAME")  # fmt: skip
+    add("pool-size", "processes that strategy warm keeps ready at least (default: 1)", number(0),
+        "number", "N")  # fmt: skip
+    add("pool-max", "and at most, when more were needed (default: 8 or --pool-size)", number(1),
+        "number", "N")  # fmt: skip
+    add("pool-age", "how old they get before they are replaced unused (default: 5m)",
+        positive(duration), "duration", "TIME")  # fmt: skip
     add("shell", "each command is one word, run by `sh -c` (default: off)", values.boolean,
         "flag")  # fmt: skip
     add("cwd", "working directory", values.path, "text", "DIR")

@@ -174,7 +174,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
 
-    strategies = Strategies(loop, config.spawners)
+    strategies = Strategies(loop, config.spawners, _say)
     pool = _pool(config, upstream)
     service = Service(config, strategies.make, loop, pool)
     try:

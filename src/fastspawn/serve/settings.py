@@ -120,6 +120,8 @@ def _route(common: Mapping[str, Any], own: Mapping[str, Any]) -> RouteConfig:
         place = where or (f"route {own['path']}: " if "path" in own else "")
         raise SettingsError(f"{place}command: {error}") from error
     try:
+        if route.pool_max is not None and (route.pool_size or 0) > route.pool_max:
+            raise ValueError("--pool-size is more than --pool-max")
         Filling(route)
     except ValueError as error:
         place = where or ("" if route.path == paths.ANY_PATH else f"{title(route)}: ")

@@ -12,10 +12,11 @@ from functools import partial
 from subprocess import DEVNULL, STDOUT
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastspawn import STREAM, Command, Engine, Limits, Template
+from fastspawn import STREAM, Command, Engine, Limits, Template, TemplateError
 
 from . import environment
 from .filling import Filling
+from .paths import ANY_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "STREAM",
+    "AutoStrategy",
     "DirectStrategy",
     "Job",
     "Sink",
@@ -89,6 +91,10 @@ class Strategy(Protocol):
 
     holds_back: bool
     """Output that is short, and comes from a process that ends soon, is all in ``on_exit``."""
+    name: str
+    """Once started: how processes come to be. Where it was to choose, what was chosen ..."""
+    reason: str
+    """... and why it was not the better way, in words for the operator; empty: it was."""
 
     @property
     def spawn(self) -> Callable[[Sink, Any], Job]:
@@ -146,6 +152,8 @@ class DirectStrategy:
     """clone and exec on the C engine's threads. Its jobs are handed through as they are."""
 
     holds_back = True
+    name = "direct"
+    reason = ""
 
     def __init__(self, route: RouteConfig, engine: SharedEngine) -> None:
         self._route = route
@@ -173,6 +181,8 @@ class DirectStrategy:
 class SnapshotStrategy(DirectStrategy):
     """Forks of template processes (``fastspawn.Template``), on the same engine."""
 
+    name = "snapshot"
+
     def __init__(self, route: RouteConfig, engine: SharedEngine) -> None:
         super().__init__(route, engine)
         self._template = Template(command_of(route), engine=engine)
@@ -185,6 +195,29 @@ class SnapshotStrategy(DirectStrategy):
 
     async def close(self) -> None:
         await self._template.close()
+
+
+class AutoStrategy(SnapshotStrategy):
+    """Forks where the program allows it. Where it does not, its template is never open, and what
+    names it is executed."""
+
+    def __init__(
+        self, route: RouteConfig, engine: SharedEngine, say: Callable[[str], object]
+    ) -> None:
+        super().__init__(route, engine)
+        self._say = say
+
+    async def start(self) -> None:
+        try:
+            if self._route.cgi_dir is not None:
+                raise TemplateError("each script of a directory is a program of its own")
+            await super().start()
+        except TemplateError as error:
+            await DirectStrategy.start(self)
+            self.name, self.reason = "direct", str(error)
+        why = f": {self.reason}" if self.reason else ""
+        where = "" if self._route.path == ANY_PATH else f"route {self._route.path}: "
+        self._say(f"{where}--strategy auto is {self.name}{why}")
 
 
 class SharedEngine(Engine):
@@ -201,8 +234,15 @@ class SharedEngine(Engine):
 class Strategies:
     """Makes the strategy of each route of a server."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, spawners: int | None) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        spawners: int | None,
+        say: Callable[[str], object],
+    ) -> None:
+        """``say``: tell the operator something, in one line."""
         self._loop = loop
+        self._say = say
         self._engine = SharedEngine(spawners=spawners)
 
     def make(self, route: RouteConfig) -> Strategy:
@@ -211,6 +251,12 @@ class Strategies:
             return DirectStrategy(route, self._engine)
         if route.strategy == "snapshot":
             return SnapshotStrategy(route, self._engine)
+        if route.strategy == "auto":
+            return AutoStrategy(route, self._engine, self._say)
+        if route.strategy == "warm":
+            from .warming import WarmStrategy
+
+            return WarmStrategy(route, self._engine, self._say)
         from .subproc import SubprocessStrategy
 
         return SubprocessStrategy(route, self._loop)

@@ -38,6 +38,8 @@ class SubprocessStrategy:
     """Starts the command of ``route`` once per ``spawn``, each in a session of its own."""
 
     holds_back = False
+    name = "subprocess"
+    reason = ""
 
     def __init__(self, route: RouteConfig, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
