@@ -21,6 +21,7 @@ from subprocess import (
     TimeoutExpired,
     list2cmdline,
 )
+from typing import TYPE_CHECKING
 
 from fastspawn import _core, aio
 from fastspawn._checkpoint import checkpoint
@@ -28,7 +29,6 @@ from fastspawn._core import STREAM, Job
 from fastspawn._install import install, installed, uninstall
 from fastspawn.command import Command, Limits
 from fastspawn.engine import Engine, Sink
-from fastspawn.popen import Popen
 from fastspawn.process import Process
 from fastspawn.result import Result
 from fastspawn.shortcuts import (
@@ -41,6 +41,12 @@ from fastspawn.shortcuts import (
 )
 from fastspawn.template import Template, TemplateError
 from fastspawn.warm import WarmJob, WarmPool
+
+if TYPE_CHECKING:
+    # Its overloads say which arguments make it one of text; a subclass does not inherit that.
+    from subprocess import Popen
+else:
+    from fastspawn.popen import Popen
 
 __version__ = version("fastspawn")
 

@@ -543,6 +543,11 @@ cdef class Talk:
         return self.output(1)
 
 
+def tells_stages():
+    """Whether a failed spawn says what failed; if not, subprocess's own code has to find out."""
+    return backend() != "posix_spawn"
+
+
 cdef bint _is_stream(how, bint is_err) except -1:
     if how is None:
         return True
@@ -594,7 +599,12 @@ def begin(args, input, dict options, prefix=None):
         return None
     sys.audit("subprocess.Popen", plan.executable, argv, cwd, env)
     talk = Talk.__new__(Talk)
-    talk.start(plan, stdin, stdout, stderr, input)
+    try:
+        talk.start(plan, stdin, stdout, stderr, input)
+    except OSError:
+        if tells_stages():
+            raise
+        return None
     return talk
 
 

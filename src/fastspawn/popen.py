@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any, AnyStr
 
-from fastspawn._core import Child, Plan, adopt, spawn
+from fastspawn._core import Child, Plan, adopt, spawn, tells_stages
 
 # What the standard library passes to Popen._execute_child. A version that passes something else
 # starts its children itself.
@@ -125,7 +125,15 @@ class Popen(subprocess.Popen[AnyStr]):
                         process_group=group,
                         umask=umask,
                     )
-            if plan is None:
+            child = None
+            if plan is not None:
+                sys.audit("subprocess.Popen", plan.executable, argv, cwd, env)
+                try:
+                    child = spawn(plan, p2cread, c2pwrite, errwrite)
+                except OSError:
+                    if tells_stages():
+                        raise
+            if child is None:
                 super()._execute_child(  # type: ignore[misc]
                     args,
                     executable,
@@ -153,8 +161,6 @@ class Popen(subprocess.Popen[AnyStr]):
                 )
                 self._core_child = adopt(self.pid)
                 return
-            sys.audit("subprocess.Popen", plan.executable, argv, cwd, env)
-            child = spawn(plan, p2cread, c2pwrite, errwrite)
             self.pid = child.pid
             self._core_child = child if child.pidfd >= 0 else None
             self._child_created = True

@@ -159,3 +159,24 @@ def core(plan: _core.Plan) -> None:
 
 assert_type(fastspawn.__version__, str)
 anything: Any = STREAM
+
+# ---- subprocess's names ----
+
+assert_type(fastspawn.run(["echo"], capture_output=True), "subprocess.CompletedProcess[bytes]")
+assert_type(fastspawn.run(["echo"], text=True), "subprocess.CompletedProcess[str]")
+assert_type(fastspawn.check_output(["echo"]), bytes)
+assert_type(fastspawn.check_output("echo", shell=True, encoding="utf-8"), str)
+assert_type(fastspawn.call(["true"], timeout=1.5), int)
+assert_type(fastspawn.check_call(["true"]), int)
+assert_type(fastspawn.getoutput("true"), str)
+assert_type(fastspawn.getstatusoutput("true"), tuple[int, str])
+assert_type(fastspawn.Popen(["cat"], stdin=PIPE), "subprocess.Popen[bytes]")
+assert_type(fastspawn.Popen(["cat"], stdin=PIPE, text=True), "subprocess.Popen[str]")
+assert_type(fastspawn.Popen(["cat"], encoding="utf-8").communicate(), tuple[str, str])
+with fastspawn.Popen(["cat"]) as drop_in:
+    assert_type(drop_in.wait(1), int)
+    assert_type(drop_in.poll(), "int | None")
+
+fastspawn.run([1])  # type: ignore[list-item]
+fastspawn.run(["echo"], timeout="1")  # type: ignore[call-overload]
+fastspawn.Popen(["cat"], no_such=1)  # type: ignore[call-overload]
