@@ -104,6 +104,8 @@ cdef bytes _encode(value):
     cdef bytes data
     if type(value) is str:
         data = PyUnicode_EncodeFSDefault(value)
+    elif type(value) is bytes:
+        data = value
     else:
         data = os.fsencode(value)
     if memchr(PyBytes_AS_STRING(data), 0, <size_t>PyBytes_GET_SIZE(data)) != NULL:

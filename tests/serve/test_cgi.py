@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from serve.harness import BOUND, Client, Server, alive, children, poll
+from serve.harness import BOUND, Client, Server, alive, asleep, children, poll, resident
 
 Serve = Callable[..., Server]
 Script = Callable[..., tuple[str, ...]]
@@ -158,6 +160,19 @@ def test_curl_sees_events_as_they_are_printed(one: Serve, tmp_path: Path) -> Non
     assert curl.returncode == 0
 
 
+def test_slow_client_throttles_the_script(cgi: Serve) -> None:
+    server = cgi(f"printf '{TEXT}'; exec head -c 300000000 /dev/zero")
+    with server.connect() as client:
+        client.get()
+        client.read_head()
+        client.read_exactly(100000)
+        before = resident(server.pid)
+        poll(lambda: asleep(server), "the script waits")
+        assert resident(server.pid) - before < 20_000_000
+        (pid,) = children(server.pid)
+    poll(lambda: not alive(pid), "the script's end")
+
+
 def test_client_that_goes_takes_the_script_with_it(cgi: Serve, tmp_path: Path) -> None:
     held = tmp_path / "pid"
     server = cgi(f"printf '{TEXT}'; echo $$ > $1.new; mv $1.new $1; echo x; exec sleep 60", held)
@@ -228,6 +243,28 @@ def test_local_redirect_of_a_request_that_is_still_coming(cgi: Serve) -> None:
     assert server.get("/show").status == 200
 
 
+def test_local_redirect_to_another_mode(start: Serve, script: Script, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        """
+        [[route]]
+        path = "/cgi/{...}"
+        mode = "cgi"
+        command = ["sh", "-c", "printf 'Location: /raw\\n\\n'"]
+
+        [[route]]
+        path = "/raw"
+        methods = ["GET"]
+        command = ["echo", "raw"]
+        """.replace("\\n", "\\\\n")
+    )
+    server = start("--config", str(config), command=())
+    with server.connect() as client:
+        for _ in range(2):
+            client.request("POST", "/cgi/x", "Content-Length: 1", body=b"x")
+            assert client.read().body == b"raw\n"
+
+
 def test_redirects_end(cgi: Serve) -> None:
     server = cgi(REDIRECTING)
     with server.connect() as client:
@@ -290,6 +327,52 @@ def test_bad_output(cgi: Serve) -> None:
         client.post(b"Status: 200\n\nfine")
         assert client.read().body == b"fine"
     assert "fastspawn: cgi: POST /: not a Status: '99999'; output: b'Status" in server.errors()
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        b"Content-Type: a/b\n",
+        b"Status: 200 OK\r\n",
+        b"Status: 204\n",
+        b"Status: 101\n",
+        b"Content-Length: 2\n",
+        b"Location: http://a/\n",
+        b"Transfer-Encoding: chunked\n",
+        b"Connection: keep-alive\n",
+        b"X: y\rSet-Cookie: z\n",
+        b"HTTP/1.1 200 OK\r\n",
+        b"\n",
+        b"\r\n",
+        b"0\r\n\r\n",
+        b"ab",
+    ]
+)
+
+
+def test_whatever_a_script_writes_is_one_answer(one: Serve) -> None:
+    """And the next one on the connection is the next one."""
+    server = one("cat; [ $QUERY_STRING ] || sleep 0.02", options=("--no-access-log",))
+
+    @settings(max_examples=150)
+    @given(st.lists(FRAGMENTS, max_size=7).map(b"".join), st.booleans(), st.booleans())
+    def check(output: bytes, head: bool, quick: bool) -> None:
+        with server.connect() as client:
+            client.request(
+                "HEAD" if head else "POST", f"/?{'q' * quick}",
+                f"Content-Length: {len(output)}", body=output,
+            )  # fmt: skip
+            raw = client.read_until(b"\r\n\r\n")
+            assert re.fullmatch(
+                rb"HTTP/1\.1 [2-5]\d\d [ -~]*\r\n([-A-Za-z]+: [ -~]+\r\n)+\r\n", raw
+            )
+            client.buffer = raw + client.buffer
+            answer = client.read(head=head or b" 204 " in raw)
+            if answer.complete:
+                client.request("POST", "/?q", "Content-Length: 17", body=b"Status: 299\n\nnext")
+                answer = client.read()
+                assert (answer.status, answer.body) == (299, b"next")
+
+    check()
 
 
 def test_bad_output_of_a_script_that_lives_on(cgi: Serve, tmp_path: Path) -> None:
@@ -713,6 +796,23 @@ def test_chunked_body_that_does_not_come(cgi: Serve) -> None:
         assert client.read().status == 408
         assert client.ended()
     assert server.get().status == 200
+
+
+def test_chunked_body_that_cannot_be_kept(start: Serve, script: Script) -> None:
+    # A file may have 600 * 512 bytes: the log has room, the body has not.
+    prefix = ("sh", "-c", 'ulimit -f 600; exec "$@"', "sh")
+    server = start("--mode", "cgi", "--max-inflight", "1", command=script(COUNT), prefix=prefix)
+    for _ in range(2):
+        with server.connect() as client:
+            client.send(CHUNKED_POST + b"\r\n" + chunked(bytes(270000), bytes(100000)))
+            answer = client.read()
+            assert answer.status == 500
+            assert b"could not be kept" in answer.body
+            assert client.ended()
+    with server.connect() as client:
+        client.send(CHUNKED_POST + b"\r\n" + chunked(bytes(270000), b""))
+        assert client.read().body.split() == [b"270000"] * 2
+    assert "cannot keep the body: File too large" in server.errors()
 
 
 def test_client_that_goes_within_a_chunked_body(cgi: Serve) -> None:

@@ -64,6 +64,22 @@ def test_directory_of_scripts_and_cwd(start: Serve, site: Path, tmp_path: Path) 
     assert fields[3:6] == [str(scripts / "show"), str(scripts), str(tmp_path)]
 
 
+def test_below_a_route(start: Serve, site: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(f'[[route]]\npath = "/app/{{...}}"\ncgi-dir = "{site}/cgi-bin"\n')
+    server = start("--config", str(config), "--workers", "2", command=())
+    for _ in range(4):
+        fields = server.get("/app/sub/deep/x").body.decode().split("|")
+        assert fields[:2] == ["/app/sub/deep", "/x"]
+    for target, status in (
+        ("/app/out", 404),
+        ("/app/", 403),
+        ("/app/sub", 403),
+        ("/cgi-bin/show", 404),
+    ):
+        assert server.get(target).status == status
+
+
 def test_beside_routes(start: Serve, site: Path) -> None:
     server = start("--cgi-dir", str(site), "--route", "/raw=echo hi", command=())
     assert server.get("/raw").body == b"hi\n"
@@ -144,7 +160,7 @@ def test_slashes_in_a_row_count_as_one(start: Serve, site: Path) -> None:
     assert fields[:2] == ["/cgi-bin/show", "/a"]
 
 
-@pytest.mark.parametrize("what", ["missing", "file", "link", "both"])
+@pytest.mark.parametrize("what", ["missing", "file", "link", "both", "workers"])
 def test_start_errors(site: Path, tmp_path: Path, what: str) -> None:
     command: tuple[str, ...] = ()
     directory = tmp_path / "x"
@@ -155,6 +171,8 @@ def test_start_errors(site: Path, tmp_path: Path, what: str) -> None:
         (directory / "cgi-bin").symlink_to("/bin")
     elif what == "both":
         directory, command = site, ("echo", "hi")
+    elif what == "workers":
+        command = ("--workers", "2")
     done = subprocess.run(
         [sys.executable, "-m", "fastspawn.serve", "--port", "0", "--cgi-dir", directory, *command],
         capture_output=True,

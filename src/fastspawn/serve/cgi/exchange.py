@@ -12,25 +12,20 @@ All that a script may write is judged by ``output.py``; here it meets HTTP.
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from fastspawn.serve.exchange import Exchange
 from fastspawn.serve.response import (
     CHUNK_END,
     CLOSE,
-    CONTINUE,
     KEEP,
     KEEP_HTTP10,
     LAST_CHUNK,
     chunk_start,
 )
-from fastspawn.serve.strategy import STREAM
 
+from .gather import GatheringExchange
 from .output import BadOutput, Body, HeadParser, NphParser
 from .request import Refused
-from .spool import Spool
 
 if TYPE_CHECKING:
     from fastspawn.serve.protocol import Connection
@@ -41,24 +36,18 @@ if TYPE_CHECKING:
     from .output import Head
 
 _MAX_REDIRECTS: Final = 10
-_PIECE: Final = 65536
-"""Bytes of a body in a file that are handed on at once."""
 _SHOWN: Final = 1024
 """Bytes of output that failed, in the log."""
 
 
-class CgiExchange(Exchange):
+class CgiExchange(GatheringExchange):
     __slots__ = (
         "_body",
         "_chunks",
-        "_late",
         "_location",
         "_parser",
-        "_pumping",
-        "_spool",
         "_start_of_output",
         "invocation",
-        "length",
         "redirects",
     )
 
@@ -73,16 +62,8 @@ class CgiExchange(Exchange):
     ) -> None:
         super().__init__(connection, route, method, target, http10, keep)
         self.invocation: Invocation | None = None
-        self.length: int | None = None
-        """Bytes of the request's body, as far as they are known when the script starts."""
         self.redirects = 0
         """How many local redirects have led here."""
-
-        # A body of unknown length.
-        self._spool: Spool | None = None
-        self._late: asyncio.TimerHandle | None = None
-        self._pumping = False
-        """It is being read from a file."""
 
         # Output.
         self._parser: HeadParser = HeadParser()
@@ -107,148 +88,10 @@ class CgiExchange(Exchange):
                 self._parser = NphParser()
         super().begin()
 
-    def start(self) -> None:
-        for name, value in self.match.fields:
-            if name == b"content-length":
-                self.length = int(value)
-        if self.length is None and self.body is not None and not self.route.config.stream_chunked:
-            self._gather()
-            return
-        super().start()
-
-    def feed(self, data: bytes) -> None:
-        spool = self._spool
-        if spool is None:
-            super().feed(data)
-            if self.job is None and self.connection is not None and self._too_large():
-                # Before its turn: refusals in the midst of the admission's own work would nest.
-                self.spoil(413, b"request body too large\n")
-            return
-        self.received += len(data)
-        if self.connection is None:
-            return
-        if self._too_large():
-            self.spoil(413, b"request body too large\n")
-            return
-        try:
-            spool.write(data)
-        except OSError as error:
-            self._complain(f"cannot keep the body: {error.strerror}")
-            self.spoil(500, b"the body could not be kept\n")
-
-    def feed_eof(self) -> None:
-        if self._spool is None:
-            super().feed_eof()
-            return
-        self.complete = True
-        if self.connection is not None:
-            self._gathered(self._spool)
-
-    def _unsized(self) -> bool:
-        return not any(name == b"content-length" for name, _ in self.match.fields)
-
-    def _too_large(self) -> bool:
-        if self.received > self.route.max_body:
-            return True
-        config = self.route.config
-        limit = config.buffer_body
-        if limit is None or self.received <= limit or config.stream_chunked:
-            return False
-        return self._unsized()
-
-    def _gather(self) -> None:
-        """Keep the body until its end, which tells CONTENT_LENGTH."""
-        connection = self.connection
-        assert connection is not None
-        body, self.body = self.body or [], None
-        self._spool = Spool()
-        self.received = 0
-        timeout = self.route.config.exec_timeout
-        if timeout is not None and not self.complete:
-            # It holds a place among those that run.
-            self._late = asyncio.get_running_loop().call_later(timeout, self._too_late)
-        if self.expect and not body and not self.complete:
-            connection.send(CONTINUE)
-        for data in body:
-            self.feed(data)
-            if self.connection is None:
-                return
-        if self.complete:
-            self._gathered(self._spool)
-        else:
-            connection.resume_body()
-
-    def _gathered(self, spool: Spool) -> None:
-        self._stop_waiting()
-        self.length = spool.length
-        if spool.in_memory:
-            self._spool = None
-            self.job = self.route.spawn(self, spool.whole())
-            return
-        try:
-            spool.rewind()
-        except OSError as error:
-            self._complain(f"cannot keep the body: {error.strerror}")
-            self.refuse(500, b"the body could not be kept\n")
-            return
-        self.job = self.route.spawn(self, STREAM)
-        self._pumping = True
-        self._pump(spool)
-
-    def _pump(self, spool: Spool) -> None:
-        """Hand on what is in the file, until it is all or the script has enough for now."""
-        job = self.job
-        assert job is not None
-        while True:
-            try:
-                data = spool.read(_PIECE)
-            except OSError as error:
-                self._complain(f"cannot read the body: {error.strerror}")
-                self.refuse(500, b"the body could not be kept\n")
-                return
-            if not data:
-                self._pumping = False
-                self._close_spool()
-                job.write_eof()
-                return
-            if not job.write(data):
-                return
-
-    def _too_late(self) -> None:
-        self._late = None
-        self.spoil(408, b"the body did not come in time\n")
-
-    def _stop_waiting(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-
-    def _close_spool(self) -> None:
-        spool, self._spool = self._spool, None
-        if spool is not None:
-            spool.close()
-
-    def _detach(self) -> None:
-        waiting = self._spool is not None and self.job is None
-        self._stop_waiting()
-        self._close_spool()
-        self._pumping = False
-        super()._detach()
-        if waiting:
-            # For its body, in a place that no process has taken.
-            self.route.admission.leave()
-
     # ---- the answer
 
-    def on_drain(self) -> None:
-        if not self._pumping:
-            super().on_drain()
-        elif self._spool is not None:
-            self._pump(self._spool)
-
     def on_exit(self, job: Any) -> None:
-        self._close_spool()
-        self._pumping = False
+        self._forget_body()
         self.route.admission.leave()
         connection = self.connection
         self.job = None
@@ -439,8 +282,3 @@ class CgiExchange(Exchange):
     def _check_excess(self) -> None:
         if self._body is not None and self._body.excess:
             self._complain("the body is longer than its Content-Length")
-
-    def _complain(self, what: str) -> None:
-        """A line for the operator. Nothing in it ends the line or moves a cursor."""
-        where = f"{self.method.decode('ascii', 'replace')} {self.target.decode('ascii', 'replace')}"
-        print(f"fastspawn: cgi: {where}: {what}", file=sys.stderr, flush=True)  # noqa: T201

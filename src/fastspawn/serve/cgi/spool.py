@@ -6,7 +6,7 @@ has none before its end.
 
 from __future__ import annotations
 
-from typing import IO, Final
+from typing import BinaryIO, Final
 
 MEMORY: Final = 262144
 """Bytes that are kept in memory."""
@@ -22,7 +22,7 @@ class Spool:
         """Bytes written."""
         self._memory = memory
         self._pieces: list[bytes] = []
-        self._file: IO[bytes] | None = None
+        self._file: BinaryIO | None = None
 
     @property
     def in_memory(self) -> bool:
@@ -37,10 +37,13 @@ class Spool:
             # Without a name: nobody else finds it, and it goes with its descriptor.
             import tempfile
 
-            self._file = tempfile.TemporaryFile(prefix="fastspawn-")  # noqa: SIM115
-            self._file.writelines(self._pieces)
+            self._file = tempfile.TemporaryFile(buffering=0, prefix="fastspawn-")  # noqa: SIM115
+            self._pieces.append(data)
+            data = b"".join(self._pieces)
             self._pieces.clear()
-        self._file.write(data)
+        view = memoryview(data)
+        while view:
+            view = view[self._file.write(view) :]
 
     def whole(self) -> bytes:
         """All of it, if it is in memory."""
@@ -49,7 +52,6 @@ class Spool:
     def rewind(self) -> None:
         """What follows are reads."""
         if self._file is not None:
-            self._file.flush()
             self._file.seek(0)
 
     def read(self, size: int) -> bytes:
