@@ -1,0 +1,21 @@
+"""What SECURITY.md says is tested."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_threat_has_its_test() -> None:
+    text = (ROOT / "SECURITY.md").read_text()
+    rows = re.findall(r"^\|(.*)\|(.*)\|(.*)\|$", text, flags=re.M)
+    threats = [row for row in rows if not re.fullmatch(r"[ -]*(threat)?[ -]*", row[0])]
+    assert len(threats) > 20
+    for threat, _, tests in threats:
+        named = re.findall(r"`([\w.]+)::(\w+)`", tests)
+        assert named, threat
+        for file, name in named:
+            (path,) = (ROOT / "tests").glob(f"*/{file}")
+            assert f"\ndef {name}(" in path.read_text(), (threat, name)
