@@ -198,8 +198,10 @@ static bool is_stalled(struct fsp_job *job) {
 }
 
 static void drain_over(struct fsp_spawner *s, struct fsp_job *job) {
-    /* Of a job that is being ended nobody waits for the rest. */
-    if (job->terminating || !is_stalled(job)) finish(s, job);
+    /* Of a job that is being ended nobody waits for the rest.  Else the reader may have taken some
+     * just now, its mail not being read yet: what waited for it is still in the pipe. */
+    if (!job->terminating && (pump(s, job) || is_stalled(job))) return;
+    finish(s, job);
 }
 
 static void look_again(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {

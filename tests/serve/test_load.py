@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from serve.harness import Client, Server, asleep, children, fds, poll, reset_peak, resident, threads
 
@@ -197,6 +199,40 @@ def test_unread_answers_stay_outside(serve: Serve) -> None:
             client.sock.close()
     poll(lambda: not children(server.pid), "an end of all processes")
     assert resident(server.pid, peak=True) - idle < 32 * MIB
+
+
+def settled(server: Server) -> bool:
+    """In a row of looks, the same processes have ended (maybe unseen) or wait."""
+    looks = [children(server.pid) for _ in range(20)]
+    return looks.count(looks[0]) == len(looks) and "R" not in str(looks[0])
+
+
+def test_nothing_is_lost_of_a_process_that_ends_before_its_reader(
+    start: Serve, strategy: str, loop: str, tmp_path: Path
+) -> None:
+    """What is in the pipe when it exits comes, however late."""
+    # A Unix socket holds little, so there is a size for which all that is on the way is full.
+    path = str(tmp_path / "socket")
+    server = start(
+        *("--strategy", strategy, "--loop", loop, "--drain-timeout", "1ms"),
+        command=("sh", "-c", "exec head -c $(cat) /dev/zero"),
+        where=("--uds", path),
+    )
+    clients = []
+    try:
+        for size in range(240_000, 720_000, 16_000):
+            sock = socket.socket(socket.AF_UNIX)
+            sock.connect(path)
+            clients.append((size, Client(sock)))
+            clients[-1][1].post(b"%d" % size)
+        poll(lambda: settled(server), "some have ended, and the others wait")
+        for size, client in clients:
+            answer = client.read()
+            assert answer.complete
+            assert len(answer.body) == size
+    finally:
+        for _, client in clients:
+            client.sock.close()
 
 
 def test_pipelined_requests_stay_outside(serve: Serve, script: Script) -> None:

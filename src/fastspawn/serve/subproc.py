@@ -30,6 +30,8 @@ _READ: Final = 65536
 """Bytes."""
 _LOOK: Final = 0.02
 """Seconds between looks for a process that has exited and left its stdout to another."""
+_LEFT: Final = 1 << 20
+"""Bytes that a process may have left in its pipe and here."""
 _HIGH: Final = 262144
 """Bytes queued for stdin above which the writer is told to wait, until half is left."""
 
@@ -126,6 +128,10 @@ class SubprocessJob:
 
         # Output.
         self._read = 0
+        self._read_since = 0
+        """Bytes since the process was seen to be gone."""
+        self._quiet = -1
+        """That, at the last look."""
         self._ended = False
         self._paused = False
         self._resumed: asyncio.Future[None] | None = None
@@ -216,6 +222,7 @@ class SubprocessJob:
 
     def _take(self, data: bytes) -> None:
         self._read += len(data)
+        self._read_since += len(data)
         limit = self._strategy.route.max_output
         if limit is not None and self._read > limit:
             self.truncated = True
@@ -230,10 +237,20 @@ class SubprocessJob:
         if self._process.returncode is None:
             self._later("look", _LOOK, self._look)
         elif not self._ended:
+            self._read_since = 0
+            self._quiet = -1
             self._later("look", self._strategy.route.drain_timeout, self._drained)
 
     def _drained(self) -> None:
-        if self._process is not None:
+        # What the process itself has written may still be in the pipe, while nobody takes it or
+        # this loop comes late: the time counts when nothing came for a while (and a second time,
+        # for the loop to have looked), or when more came than it can have left.
+        if self._process is None:
+            return
+        if self._paused or (self._quiet != self._read_since and self._read_since < _LEFT):
+            self._quiet = -1 if self._paused else self._read_since
+            self._later("look", _LOOK, self._drained)
+        else:
             _close(self._process)
 
     async def _feed(self, stdin: asyncio.StreamWriter) -> None:
