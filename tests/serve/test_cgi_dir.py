@@ -160,7 +160,7 @@ def test_slashes_in_a_row_count_as_one(start: Serve, site: Path) -> None:
     assert fields[:2] == ["/cgi-bin/show", "/a"]
 
 
-@pytest.mark.parametrize("what", ["missing", "file", "link", "both", "workers"])
+@pytest.mark.parametrize("what", ["missing", "file", "link", "both", "workers", "snapshot"])
 def test_start_errors(site: Path, tmp_path: Path, what: str) -> None:
     command: tuple[str, ...] = ()
     directory = tmp_path / "x"
@@ -173,6 +173,8 @@ def test_start_errors(site: Path, tmp_path: Path, what: str) -> None:
         directory, command = site, ("echo", "hi")
     elif what == "workers":
         command = ("--workers", "2")
+    elif what == "snapshot":
+        directory, command = site, ("--strategy", "snapshot")
     done = subprocess.run(
         [sys.executable, "-m", "fastspawn.serve", "--port", "0", "--cgi-dir", directory, *command],
         capture_output=True,

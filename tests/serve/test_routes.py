@@ -160,7 +160,7 @@ def test_one_route_for_everything_is_not_looked_for(words: list[str], sole: bool
     async def loaded() -> bool:
         loop = asyncio.get_running_loop()
         config = cli.parse(["--no-access-log", *words], {})
-        strategies = Strategies(loop, 1)
+        strategies = Strategies(loop, 1, print)
         service = Service(config, strategies.make, loop)
         await service.load(config)
         found = service.routing.sole

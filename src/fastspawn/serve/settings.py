@@ -110,6 +110,10 @@ def _route(common: Mapping[str, Any], own: Mapping[str, Any]) -> RouteConfig:
         if "command" in fields:
             raise SettingsError(f"{where or ''}a command and --cgi-dir exclude each other")
         fields["mode"] = "cgi"
+        if fields.get("strategy") == "snapshot":
+            raise SettingsError(
+                f"{where or ''}--strategy snapshot is for one program, not --cgi-dir"
+            )
     for name in _SUMS:
         fields[name] = (*common.get(name, ()), *own.get(name, ()))
     try:
