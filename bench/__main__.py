@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import lag, library, report, rows
+from bench import lag, library, report, rows, stall
 from bench.cases.ways import WAYS
 from bench.harness import tools
 from bench.harness.load import LoadError
@@ -18,7 +18,7 @@ from bench.harness.progress import Progress
 from bench.harness.server import ServerError, environment
 from bench.store import Results
 
-SECTIONS = ("http", "library", "growth", "lag")
+SECTIONS = ("http", "library", "growth", "stall", "lag")
 FAILURES = (LoadError, ServerError, library.WorkerError)
 
 
@@ -130,6 +130,21 @@ class Plan:
                 units.append(Unit(f"{section} {way}", label, guess, guarded))
         return units
 
+    def _stall(self, number: int) -> list[Unit]:
+        spawns = 20 * self._options.spawns
+        units = []
+        for name in stall.WAYS:
+            if name not in self._wanted:
+                continue
+
+            def work(name: str = name) -> rows.Record:
+                return stall.measure(name, spawns)
+
+            guarded = self._guarded("loop_stall", name, library.about(name), number, work)
+            label = f"loop_stall {name}, round {number + 1}"
+            units.append(Unit(f"loop_stall {name}", label, 3 + spawns / 900, guarded))
+        return units
+
     def _lag(self, number: int) -> list[Unit]:
         requests = max(500, self._options.requests // 2)
         checked = self._options.checked // 2
@@ -190,6 +205,7 @@ def show_list() -> None:
     for name in WAYS:
         print(f"library  {name:24} {library.about(name)}")
     print(f"growth   {', '.join(library.GROWTH_WAYS)}")
+    print(f"stall    {', '.join(stall.WAYS)}")
     print(f"lag      {', '.join(lag.NAMES)}")
 
 

@@ -85,8 +85,13 @@ def http_table(found: dict[str, Row]) -> list[str]:
     return [*table(head, lines), "", *notes(found)]
 
 
+CPU_BASES = ("asyncio-30", "uvloop-30")
+"""What the parent's CPU is compared with."""
+
+
 def library_table(found: dict[str, Row]) -> list[str]:
     head = ["call", "wall us per spawn", "parent CPU us", "child CPU us", "wall to subprocess.run"]
+    head += [f"CPU to {base}" for base in CPU_BASES]
     base = merged(found["subprocess-run"], "wall_us") if "subprocess-run" in found else {}
     lines = []
     for name, row in found.items():
@@ -98,6 +103,10 @@ def library_table(found: dict[str, Row]) -> list[str]:
                 for column in ("wall_us", "parent_cpu_us", "child_cpu_us")
             ]
             line.append(times(paired_ratio(merged(row, "wall_us"), base)))
+            for other_name in CPU_BASES:
+                base_row = found.get(other_name)
+                other = merged(base_row, "parent_cpu_us") if base_row else {}
+                line.append(times(paired_ratio(merged(row, "parent_cpu_us"), other)))
         lines.append(line)
     return [*table(head, lines), "", *notes(found)]
 
@@ -144,6 +153,19 @@ def lag_table(found: dict[str, Row]) -> list[str]:
             line.append(figure(by_round(row, "requests_per_second").values(), around=False))
         lines.append(line)
     return table(head, lines)
+
+
+def stall_table(found: dict[str, Row]) -> list[str]:
+    head = ["call", "lag p50 ms", "lag p99 ms", "lag max ms"]
+    lines = []
+    for name, row in found.items():
+        line = without_figures(name, row, len(head))
+        if line is None:
+            line = [f"`{name}`"]
+            line += [figure(by_round(row, f"lag_{q}_ms").values(), 1, 2) for q in ("p50", "p99")]
+            line.append(figure(by_round(row, "lag_max_ms").values(), 1, 1))
+        lines.append(line)
+    return [*table(head, lines), "", *notes(found)]
 
 
 def notes(found: dict[str, Row]) -> list[str]:
@@ -202,6 +224,7 @@ def render(results: Results) -> str:
             "One spawn with touched memory in the parent",
             lambda found: growth_table(found, "MiB"),
         ),
+        ("loop_stall", "Event-loop lag of a 100 MiB process that spawns", stall_table),
         ("loop_lag", "Event-loop lag while the command sleeps 10 ms", lag_table),
     )
     for section, title, maker in makers:

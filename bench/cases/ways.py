@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Protocol
 
@@ -59,6 +59,19 @@ class Concurrent:
 
     def batch(self, count: int, seconds: float) -> tuple[int, int]:
         return self._loop.run_until_complete(self._batch(count, seconds))
+
+    def alone(self, count: int, beside: Coroutine[object, object, None]) -> tuple[int, int]:
+        """*count* processes one at a time, with *beside* on the same loop meanwhile."""
+        return self._loop.run_until_complete(self._alone(count, beside))
+
+    async def _alone(self, count: int, beside: Coroutine[object, object, None]) -> tuple[int, int]:
+        task = asyncio.ensure_future(beside)
+        wrong = 0
+        for _ in range(count):
+            wrong += await self._run() != EXPECTED
+        task.cancel()
+        await asyncio.wait([task])
+        return count, wrong
 
     async def _batch(self, count: int, seconds: float) -> tuple[int, int]:
         deadline = time.monotonic() + seconds
@@ -120,6 +133,29 @@ def engine(stderr: int | None) -> Callable[[AsyncExitStack], Awaitable[Run]]:
         return run
 
     return start
+
+
+async def aio_exec(_: AsyncExitStack) -> Run:
+    """create_subprocess_exec below with our function."""
+    from fastspawn import aio
+
+    async def run() -> bytes:
+        process = await aio.create_subprocess_exec(*ARGV, stdout=asyncio.subprocess.PIPE)
+        output, _ = await process.communicate()
+        return output if process.returncode == 0 else b""
+
+    return run
+
+
+async def aio_run(_: AsyncExitStack) -> Run:
+    """The short form, on the loop's own engine."""
+    from fastspawn import aio
+
+    async def run() -> bytes:
+        result = await aio.run(ARGV, stderr=None)
+        return result.stdout if result.returncode == 0 else b""
+
+    return run
 
 
 # ---- the standard library and uvloop ---------------------------------------------------------
@@ -185,6 +221,18 @@ WAYS: dict[str, tuple[str, Callable[[], Way]]] = {
     "engine-30": (
         "fastspawn `Engine.run`, 30 at a time, on uvloop",
         lambda: Concurrent(30, engine(None), uv=True),
+    ),
+    "aio-exec-30": (
+        "`fastspawn.aio.create_subprocess_exec`, 30 at a time, on asyncio",
+        lambda: Concurrent(30, aio_exec, uv=False),
+    ),
+    "aio-exec-uvloop-30": (
+        "the same on uvloop",
+        lambda: Concurrent(30, aio_exec, uv=True),
+    ),
+    "aio-run-30": (
+        "`fastspawn.aio.run`, 30 at a time, on asyncio",
+        lambda: Concurrent(30, aio_run, uv=False),
     ),
     "caller": (
         "fastspawn on the caller's thread, with a pipe made by hand",

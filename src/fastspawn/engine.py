@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastspawn._core import STREAM, EngineCore, Job
+from fastspawn._core import STREAM, EngineCore, Job, Plan
 from fastspawn.command import Command, StrOrBytesPath
 from fastspawn.process import Process
 from fastspawn.result import Result
@@ -194,17 +194,25 @@ class Engine(EngineCore):
         """
         if not isinstance(command, Command):
             command = Command(command)
+        result = await self._collect(command, command.argv, input)
+        if check:
+            result.check_returncode()
+        return result
+
+    async def _collect(
+        self,
+        plan: Plan,
+        argv: Sequence[StrOrBytesPath],
+        input: bytes | bytearray | memoryview | None,
+    ) -> Result:
         future: asyncio.Future[Job] = self._here().create_future()
-        job: Any = self.submit(command, _Run(future), input, stream=False)
+        job: Any = self.submit(plan, _Run(future), input, stream=False)
         try:
             job = await future
         except asyncio.CancelledError:
             job.cancel()
             raise
-        result = Result.of(command.argv, job)
-        if check:
-            result.check_returncode()
-        return result
+        return Result.of(argv, job)
 
     async def open(
         self, command: Command | Sequence[StrOrBytesPath], *, stdin: bool = True

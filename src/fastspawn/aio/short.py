@@ -8,13 +8,13 @@ which is garbage takes it along.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import locale
 from collections.abc import Mapping, Sequence
 from subprocess import PIPE, CalledProcessError, TimeoutExpired
 from typing import Any
 
-from fastspawn.command import NO_LIMITS, Command, Limits, StrOrBytesPath
+from fastspawn._core import Plan
+from fastspawn.command import NO_LIMITS, Limits, StrOrBytesPath
 from fastspawn.engine import Engine
 from fastspawn.result import Result
 
@@ -52,9 +52,9 @@ async def run(
     Raises the OSError of a program that cannot be started, subprocess.TimeoutExpired with what
     came before, and CalledProcessError for a return code other than 0 with ``check``.
     """
-    if timeout is not None:
-        limits = dataclasses.replace(limits, timeout=max(timeout, 0.0))
-    command = Command(
+    timeout = limits.timeout if timeout is None else max(timeout, 0.0)
+    # Not a Command: that keeps a copy of the environment, to be prepared in other ways later.
+    plan = Plan(
         argv,
         executable=executable,
         env=env,
@@ -62,9 +62,15 @@ async def run(
         stdout=stdout,
         stderr=stderr,
         start_new_session=start_new_session,
+        # setsid(2) makes a group as well, and setpgid(2) would then be refused.
+        process_group=None if start_new_session else 0,
         restore_signals=restore_signals,
         umask=umask,
-        limits=limits,
+        rlimits=limits.rlimits.items(),
+        timeout=timeout,
+        kill_grace=limits.kill_grace,
+        drain=limits.drain,
+        max_output=limits.max_output,
     )
     is_text = text or encoding is not None or errors is not None
     if is_text:
@@ -72,9 +78,10 @@ async def run(
         errors = errors or "strict"
         if input is not None:
             input = input.encode(encoding, errors)  # type: ignore[union-attr]
-    result: Any = await engine_of(asyncio.get_running_loop()).run(command, input)  # type: ignore[arg-type]
+    engine = engine_of(asyncio.get_running_loop())
+    result: Any = await engine._collect(plan, argv, input)  # type: ignore[arg-type]
     if result.timed_out:
-        raise TimeoutExpired(result.args, limits.timeout or 0.0, result.stdout, result.stderr)
+        raise TimeoutExpired(result.args, timeout or 0.0, result.stdout, result.stderr)
     if is_text:
         result.stdout = _decoded(result.stdout, encoding, errors)
         result.stderr = _decoded(result.stderr, encoding, errors)
