@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import io
+import linecache
 import os
 import runpy
 import sys
@@ -101,6 +102,9 @@ def run_program(args: list[str]) -> None:
             runpy._run_module_as_main(rest[0])  # type: ignore[attr-defined]
         else:
             set_path("")
+            if sys.version_info >= (3, 13):  # tracebacks show its lines
+                lines = rest[0].splitlines(keepends=True)
+                linecache.cache["<string>"] = (len(rest[0]), None, lines, "<string>")
             run_code(rest[0], "<string>")
         return
     if kind.startswith("-") and kind != "-":
