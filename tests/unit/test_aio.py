@@ -372,7 +372,7 @@ def bad_input(tmp_path: Path) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
         (("true",), {"stdin": STDOUT}),
         (("true",), {"stdout": "PIPE"}),
         (("true",), {"stdout": 1.5}),
-        (("true",), {"stdin": PIPE, "stdout": Foreign()}),
+        (("true",), {"stdout": Foreign()}),
         (("true",), {"umask": "022"}),
         (("true",), {"user": "no-such-user"}),
         (("true",), {"user": -5}),
