@@ -25,7 +25,7 @@ CORE = """
 """.split()
 
 # A shared object of its own, which the programs of templates load (csrc/preload.c).
-PRELOAD = "preload settle fdmap plan fault".split()
+PRELOAD = "preload effect inputs settle fdmap plan fault".split()
 
 SANITIZE = os.environ.get("FASTSPAWN_SANITIZE", "")
 COVERAGE = os.environ.get("FASTSPAWN_COVERAGE", "") not in ("", "0")

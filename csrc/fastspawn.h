@@ -335,6 +335,9 @@ enum fsp_refusal {
     FSP_REFUSED_THREADS, /* it has several threads before main */
     FSP_REFUSED_PROC,    /* it cannot count its threads: /proc is missing */
     FSP_REFUSED_KERNEL,  /* no PR_GET_TID_ADDRESS (CONFIG_CHECKPOINT_RESTORE) */
+    FSP_REFUSED_EFFECT,  /* no way to watch for the first effect: kernel or architecture */
+    FSP_REFUSED_INPUTS,  /* it came from more files than can be watched for change */
+    FSP_REFUSED_MEMORY,  /* it has more memory than can be searched for held locks */
 };
 
 struct fsp_template_state {
@@ -346,9 +349,16 @@ struct fsp_template_state {
     enum fsp_refusal no_checkpoint;     /* why a fork that asked could not become a template */
     uint64_t forked, direct, restarted; /* jobs by fork, by exec; processes that died */
     uint64_t checkpoints;               /* forks that became template processes */
+    unsigned at_effect;                 /* of those ready, stopped before their first effect */
+    int stopped_by;                     /* the system call, or -signal, before which */
 };
 
 #define FSP_TEMPLATE_CHECKPOINT 0x1u /* forks may checkpoint; those of Python always may */
+#define FSP_TEMPLATE_EFFECT                                                                        \
+    0x2u                           /* stop just before the first effect, with argv, environment    \
+                                      and directory as in the plan: only jobs of that very plan    \
+                                      are forks */
+#define FSP_TEMPLATE_FALLBACK 0x4u /* ... but before main if that cannot be */
 
 /*
  * Let every spawner start its process; `library` is the path of the preload object, `timeout` how

@@ -1,10 +1,10 @@
 /*
  * preload.c - the inside of a template process: a program stopped before its main.
  *
- * This is the whole of a shared object of its own, which the dynamic linker loads first
- * (LD_PRELOAD) so that the program's call of __libc_start_main comes here.  Linking, libc's
- * set-up and constructors run as ever; in main's place stands frozen_main, which serves requests.
- * For each it forks, and the fork settles as any child does (settle.c) and goes on to the
+ * With settle.c, inputs.c and effect.c this is a shared object of its own, which the dynamic linker
+ * loads first (LD_PRELOAD) so that the program's call of __libc_start_main comes here.  Linking,
+ * libc's set-up and constructors run as ever; in main's place stands frozen_main, which serves
+ * requests. For each it forks, and the fork settles as any child does (settle.c) and goes on to the
  * program's main, with the arguments, environment and descriptors of its request.
  *
  * A fork is made by the raw system call with CLONE_PARENT: the spawner's child, not ours, and
@@ -12,10 +12,13 @@
  * would see to is done here: the thread id that it keeps (CLONE_CHILD_SETTID on the address that
  * the kernel knows), and the robust list.  There is one thread, so no lock can be held.
  *
+ * A process can also stop later than before its main: at a checkpoint that it asks for, or before
+ * its first effect (effect.c).  It is served from there in the same loop.
+ *
  * Everything is the kernel's interface, but for dlsym and a few variables that glibc and musl
  * share: one object serves both.
  */
-#include "snapshot.h"
+#include "preload.h"
 
 #ifdef __linux__
 #include "rawsys.h"
@@ -51,7 +54,8 @@ extern void __fpurge(FILE *) __attribute__((weak));
 
 static struct {
     main_fn *main;
-    int socket, page_fd, library_fd, argc;
+    int socket, page_fd, library_fd, argc, effect;
+    bool running; /* past main: what the program made of itself stays */
     struct fsp_snap_page *page;
     char *plan; /* FSP_SNAP_PLAN_MAX bytes: the latest request's that had one */
     int *tid;
@@ -74,11 +78,26 @@ static long send_message(const struct msghdr *msg) {
     return r;
 }
 
+static void leave(int status) {
+    raw(exit_group, status);
+}
+
 static void tell(enum fsp_snap_kind kind, uint32_t slot, int value) {
     struct fsp_snap_reply reply = {kind, FSP_SNAP_VERSION, slot, value};
     struct iovec part = {&reply, sizeof reply};
     if (send_message(&(struct msghdr){.msg_iov = &part, .msg_iovlen = 1}) < 0)
-        _exit(0); /* nobody is left to serve */
+        leave(0); /* nobody is left to serve */
+}
+
+static void greet(int value) {
+    struct fsp_snap_reply reply = {FSP_SNAP_HELLO, FSP_SNAP_VERSION, self.running, value};
+    size_t size;
+    const void *inputs = inputs_all(&size);
+    struct iovec parts[2] = {
+        {&reply,         sizeof reply},
+        {(void *)inputs, size        }
+    };
+    if (send_message(&(struct msghdr){.msg_iov = parts, .msg_iovlen = 2}) < 0) leave(0);
 }
 
 struct parcel {
@@ -105,7 +124,7 @@ static int receive(struct iovec *parts, size_t n, int fd[3]) {
     long r;
     do r = raw(recvmsg, self.socket, &msg, MSG_CMSG_CLOEXEC);
     while (r == -EINTR);
-    if (r < (long)parts[0].iov_len) _exit(0);
+    if (r < (long)parts[0].iov_len) leave(0);
     return take_fds(&msg, fd);
 }
 
@@ -139,16 +158,20 @@ static size_t list_moves(const struct parcel *p, struct fsp_move *moves, int *nu
     return n;
 }
 
-/* The socket goes, unless the fork may need it: then out of the program's way. */
+/* The socket goes, unless the fork may need it. */
 static void keep_socket(const struct parcel *p) {
-    int socket = self.socket;
     self.pid = 0;
-    if (p->request.flags & FSP_SNAP_MAY_CHECKPOINT) {
-        long high = raw(fcntl, socket, F_DUPFD_CLOEXEC, KEPT_ABOVE);
-        self.socket = (int)high;
-        if (high >= 0) self.pid = (int)raw(getpid, 0);
-    }
-    raw(close, socket);
+    if (p->request.flags & FSP_SNAP_MAY_CHECKPOINT)
+        self.pid = (int)raw(getpid, 0);
+    else
+        raw(close, self.socket);
+}
+
+/* What the program has set, or may have, since it was what the plan says. */
+static void keep_as_is(struct fsp_plan *plan) {
+    if (plan->cwd && self.cwd && strcmp(plan->cwd, self.cwd) == 0) plan->cwd = NULL;
+    plan->umask = -1;
+    plan->flags &= ~FSP_FLAG_RESTORE_SIGNALS;
 }
 
 static void settle(const struct parcel *p) {
@@ -156,7 +179,7 @@ static void settle(const struct parcel *p) {
     struct fsp_fdop ops[FSP_FDMAP_OPS(3)];
     int null = -1;
     struct fsp_plan *plan = (struct fsp_plan *)self.plan;
-    if (plan->cwd && self.cwd && strcmp(plan->cwd, self.cwd) == 0) plan->cwd = NULL;
+    if (self.running) keep_as_is(plan);
     struct fsp_launch launch = {
         .plan = plan,
         .moves = moves,
@@ -166,11 +189,11 @@ static void settle(const struct parcel *p) {
         .mask = p->request.mask,
     };
     if (!(plan->flags & (FSP_FLAG_SETSID | FSP_FLAG_SETPGROUP))) raw(setpgid, 0, p->request.group);
-    if (!fsp_child_settle(&launch)) _exit(127);
+    if (!fsp_child_settle(&launch)) leave(127);
     close_parcel(p);
     if (null >= 0) raw(close, null);
     keep_socket(p);
-    raw(rt_sigprocmask, SIG_SETMASK, &launch.mask, NULL, sizeof launch.mask);
+    if (!self.running) raw(rt_sigprocmask, SIG_SETMASK, &launch.mask, NULL, sizeof launch.mask);
 }
 
 /* 0 in the fork. */
@@ -236,7 +259,7 @@ static int enter_main(int argc, char **argv) {
 /* One thread, and an address for its id: else the fork would be no whole process. */
 static enum fsp_refusal refusal(void) {
     struct stat tasks;
-    if (stat("/proc/self/task", &tasks) < 0) return FSP_REFUSED_PROC;
+    if (raw(newfstatat, AT_FDCWD, "/proc/self/task", &tasks, 0) < 0) return FSP_REFUSED_PROC;
     if (tasks.st_nlink != 3) return FSP_REFUSED_THREADS;
     if (raw(prctl, PR_GET_TID_ADDRESS, &self.tid, 0, 0, 0) < 0) return FSP_REFUSED_KERNEL;
     return FSP_REFUSED_NOT;
@@ -260,47 +283,73 @@ static bool is_python(void) {
     return dlsym(RTLD_DEFAULT, "Py_BytesMain") != NULL;
 }
 
-static int frozen_main(int argc, char **argv, char **envp) {
-    (void)envp;
-    raw(close, self.library_fd);
-    raw(fcntl, self.socket, F_SETFD, FD_CLOEXEC);
-    if (!map_memory()) _exit(127);
-    raw(close, self.page_fd);
-    raw(get_robust_list, 0, &self.robust_list, &self.robust_size);
+void preload_refuse(enum fsp_refusal why) {
+    tell(FSP_SNAP_REFUSED, 0, why);
+    for (;;) leave(0);
+}
+
+void preload_fail(long error, int index) {
+    volatile struct fsp_error *e = &self.page->slot[self.slot].error;
+    e->index = index;
+    e->stage = FSP_STAGE_FDS;
+    e->err = (int)-error;
+    for (;;) leave(127);
+}
+
+void preload_serve(int value) {
     enum fsp_refusal why = refusal();
-    if (why)
-        tell(FSP_SNAP_REFUSED, 0, why);
-    else
-        tell(FSP_SNAP_HELLO, 0, is_python());
-    if (why) _exit(0);
+    if (why) preload_refuse(why);
+    raw(get_robust_list, 0, &self.robust_list, &self.robust_size);
+    greet(value);
     serve();
+}
+
+/* The spawner's descriptors are not the program's: out of its way, and never to a new program. */
+static bool take_channel(void) {
+    raw(close, self.library_fd);
+    bool mapped = map_memory();
+    raw(close, self.page_fd);
+    long high = raw(fcntl, self.socket, F_DUPFD_CLOEXEC, KEPT_ABOVE);
+    if (high >= 0) {
+        raw(close, self.socket);
+        self.socket = (int)high;
+    }
+    return mapped && high >= 0;
+}
+
+/*
+ * With all of its surroundings fixed the program runs on, and the process is a template later.
+ * malloc takes random bytes when it is first used, which would be an effect: let it.
+ */
+static int run_to_effect(int argc, char **argv, char **envp) {
+    self.running = true;
+    void *volatile first = malloc(1);
+    free(first);
+    enum fsp_refusal why = effect_watch();
+    if (why) preload_refuse(why);
+    return self.main(argc, argv, envp);
+}
+
+static int frozen_main(int argc, char **argv, char **envp) {
+    if (!take_channel()) leave(127);
+    if (!inputs_add_mapped()) preload_refuse(FSP_REFUSED_INPUTS);
+    if (self.effect == 1 || (self.effect && !is_python())) return run_to_effect(argc, argv, envp);
+    preload_serve(is_python());
     return enter_main(argc, argv);
 }
 
 /* ---- a checkpoint ---- */
 
-/* The names as they go behind the message; those that do not fit are not watched. */
-static size_t pack_files(const char *const *files, char *buf) {
-    size_t used = 0;
-    for (; files && *files; files++) {
-        size_t n = strlen(*files) + 1;
-        if (used + n > FSP_SNAP_FILES_MAX) break;
-        memcpy(buf + used, *files, n);
-        used += n;
-    }
-    return used;
-}
-
 /* Ask on the template's socket, which is given up, and go on with one of our own. */
-static bool apply(const char *const *files, enum fsp_refusal why) {
+static bool apply(enum fsp_refusal why) {
     alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {0};
     struct fsp_snap_reply reply = {FSP_SNAP_CHECKPOINT, FSP_SNAP_VERSION, self.slot, why};
-    char *names = malloc(FSP_SNAP_FILES_MAX);
+    size_t size;
+    const void *inputs = inputs_all(&size);
     int ends[2];
-    if (names == NULL) return false;
     struct iovec parts[2] = {
-        {&reply, sizeof reply},
-        {names, pack_files(files, names)}
+        {&reply,         sizeof reply},
+        {(void *)inputs, size        }
     };
     struct msghdr msg = {.msg_iov = parts, .msg_iovlen = 2};
     long r = raw(socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends);
@@ -316,7 +365,6 @@ static bool apply(const char *const *files, enum fsp_refusal why) {
         raw(close, self.socket);
         self.socket = ends[0];
     }
-    free(names);
     return r >= 0;
 }
 
@@ -329,7 +377,7 @@ static bool is_accepted(int *errors) {
     long page = map_page(fd[0]);
     raw(close, fd[0]);
     *errors = fd[1];
-    if (failed(page)) _exit(127);
+    if (failed(page)) leave(127);
     self.page = (struct fsp_snap_page *)page;
     return true;
 }
@@ -384,12 +432,15 @@ EXPORT int fastspawn_checkpoint(const char *const *files) {
     self.pid = 0;
     enum fsp_refusal why = refusal();
     self.tid = tid;
-    if (!apply(files, why)) return -EAGAIN;
+    for (; files && *files; files++)
+        if (!inputs_add(*files, FSP_SNAP_FOLLOW)) why = FSP_REFUSED_INPUTS;
+    if (!apply(why)) return -EAGAIN;
     if (why || !is_accepted(&errors)) {
         raw(close, self.socket);
         return why ? -EBUSY : -EAGAIN;
     }
     fflush(NULL);
+    self.running = true;
     self.cwd = ((struct fsp_plan *)self.plan)->cwd;
     if (self.cwd) self.cwd = strdup(self.cwd);
     if (hand_over(errors)) return 0;
@@ -429,7 +480,8 @@ static bool take_variables(char **envp) {
         if (is_variable(*at, FSP_SNAP_VARIABLE)) word = *at + sizeof FSP_SNAP_VARIABLE;
     if (word == NULL) return false;
     if (!read_number(&word, &self.socket) || !read_number(&word, &self.page_fd) ||
-        !read_number(&word, &self.library_fd) || !read_number(&word, &self.argc))
+        !read_number(&word, &self.library_fd) || !read_number(&word, &self.argc) ||
+        !read_number(&word, &self.effect))
         return false;
     for (char **at = envp; *at; at++)
         if (!is_variable(*at, FSP_SNAP_VARIABLE) && !is_variable(*at, "LD_PRELOAD")) *kept++ = *at;

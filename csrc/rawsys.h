@@ -12,6 +12,15 @@
 #include "sys.h"
 
 #ifdef __linux__
+
+/* The kernel's sigaction, which is not libc's. */
+struct ksigaction {
+    void (*handler)(int);
+    unsigned long flags;
+    void (*restorer)(void);
+    uint64_t mask;
+};
+
 #if defined(__x86_64__) && !defined(__ILP32__)
 
 static inline FSP_UNINSTRUMENTED long raw6(long nr, long a, long b, long c, long d, long e,

@@ -13,14 +13,6 @@
 #define SIGXFZ 0 /* not on Linux */
 #endif
 
-/* The kernel's sigaction, which is not libc's. */
-struct ksigaction {
-    void (*handler)(int);
-    unsigned long flags;
-    void (*restorer)(void);
-    uint64_t mask;
-};
-
 FSP_UNINSTRUMENTED int fsp_child_failed(struct fsp_launch *l, long r, enum fsp_stage stage,
                                         int index) {
     l->error->index = index;

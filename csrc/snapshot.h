@@ -30,10 +30,11 @@
 
 #ifdef __linux__
 
-#define FSP_SNAP_VERSION  1u
-#define FSP_SNAP_SLOTS    1024                 /* forks of one template process at a time */
-#define FSP_SNAP_PLAN_MAX (1024 * 1024)        /* a larger one does not fit a datagram either */
-#define FSP_SNAP_VARIABLE "FASTSPAWN_SNAPSHOT" /* =SOCKET,PAGE,LIBRARY,ARGC: descriptors, count */
+#define FSP_SNAP_VERSION  2u
+#define FSP_SNAP_SLOTS    1024          /* forks of one template process at a time */
+#define FSP_SNAP_PLAN_MAX (1024 * 1024) /* a larger one does not fit a datagram either */
+#define FSP_SNAP_VARIABLE                                                                          \
+    "FASTSPAWN_SNAPSHOT" /* =SOCKET,PAGE,LIBRARY,ARGC,EFFECT: descriptors, count, 0-2 */
 
 struct fsp_snap_slot {
     int pid; /* 0: not forked yet */
@@ -42,6 +43,41 @@ struct fsp_snap_slot {
 
 struct fsp_snap_page {
     struct fsp_snap_slot slot[FSP_SNAP_SLOTS];
+};
+
+/* EFFECT: 0 stop before main; 1 before the first effect; 2 the same, but Python before main, which
+ * may checkpoint. */
+
+/* A file by what changes with it: replaced, rewritten, gone, new (then all 0). */
+struct fsp_snap_identity {
+    uint64_t dev, ino, size;
+    int64_t changed,
+        read; /* ns; the status change time moves with every write, and cannot be set */
+};
+
+#define FSP_SNAP_FOLLOW 1u /* symbolic links, at the end of the path too */
+#define FSP_SNAP_STAT   2u /* what stat(2) says was used: the access time matters as well */
+
+static inline int64_t fsp_snap_ns(const struct timespec *t) {
+    return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
+}
+
+static inline struct fsp_snap_identity fsp_snap_identity(const struct stat *st, unsigned how) {
+    int64_t read = how & FSP_SNAP_STAT ? fsp_snap_ns(&st->st_atim) : 0;
+    return (struct fsp_snap_identity){st->st_dev, st->st_ino, (uint64_t)st->st_size,
+                                      fsp_snap_ns(&st->st_ctim), read};
+}
+
+static inline bool fsp_snap_same(const struct fsp_snap_identity *a,
+                                 const struct fsp_snap_identity *b) {
+    return a->dev == b->dev && a->ino == b->ino && a->size == b->size && a->changed == b->changed &&
+           a->read == b->read;
+}
+
+/* One file that a template process came from; its path follows, with NUL, padded to 8 bytes. */
+struct fsp_snap_input {
+    struct fsp_snap_identity id; /* as it was when it was used */
+    uint32_t path_size, how;
 };
 
 /* Where a descriptor of the fork comes from; a value from 0 on: the n-th that came along. */
@@ -70,12 +106,12 @@ enum fsp_snap_kind {
 struct fsp_snap_reply {
     uint32_t kind;
     uint32_t version; /* HELLO */
-    uint32_t slot;    /* FORKED, CHECKPOINT */
-    int32_t value;    /* HELLO: it may checkpoint; REFUSED, CHECKPOINT: enum fsp_refusal;
-                         FORKED: 0, or -errno of the fork; GO: yes or no */
+    uint32_t slot;    /* FORKED, CHECKPOINT; HELLO: is it past main? */
+    int32_t value; /* HELLO: it may checkpoint, or what it stopped before; REFUSED, CHECKPOINT: enum
+                      fsp_refusal; FORKED: 0, or -errno of the fork; GO: yes or no */
 };
 
-#define FSP_SNAP_FILES_MAX 65536 /* bytes of file names behind CHECKPOINT, a NUL after each */
+#define FSP_SNAP_FILES_MAX (60 * 1024) /* bytes of inputs behind HELLO and CHECKPOINT */
 
 #endif
 #endif

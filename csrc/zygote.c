@@ -27,7 +27,7 @@
 #define YOUNG_NS     500000000u  /* one that dies younger is replaced after a while only */
 #define BACKOFF_NS   100000000u  /* the first such while; it doubles up to 128 times */
 #define LOOK_NS      100000000u  /* between two looks at the program's files, */
-#define LOOK_NS_EACH 5000000u    /* and as much more for each beyond the first two */
+#define LOOK_NS_EACH 5000000u    /* and as much more for each of the files */
 #define MISSES       8 /* so many forks that may checkpoint and do not, and none may any more */
 
 struct place {
@@ -35,7 +35,8 @@ struct place {
     uint64_t retry_at;
     unsigned failures;
     unsigned misses;
-    bool left; /* the template was closed, and this spawner knows */
+    bool no_effect; /* it was tried, and cannot be */
+    bool left;      /* the template was closed, and this spawner knows */
 };
 
 struct fsp_template {
@@ -55,13 +56,6 @@ struct fsp_template {
     struct place at[]; /* each its spawner's */
 };
 
-struct file_id {
-    dev_t dev;
-    ino_t ino;
-    off_t size;
-    struct timespec mtime;
-};
-
 struct fsp_zygote {
     struct fsp_zygote *next;
     struct fsp_template *template;
@@ -73,13 +67,12 @@ struct fsp_zygote {
     struct fsp_job *asked, *last; /* in the order of the requests, and so of the answers */
     struct fsp_plan *told;        /* the plan that it has */
 
-    bool may_checkpoint, at_checkpoint;
+    bool may_checkpoint, at_checkpoint, at_effect;
+    int stopped_by;
     uint64_t looked;
-    struct file_id file, exe;
-    char exe_path[PATH_MAX];
-    char *names; /* of the files that a checkpoint came from, a NUL after each */
-    size_t names_size, nids;
-    struct file_id *ids;
+    struct fsp_snap_identity file; /* of the program, or the script, as PATH has it */
+    char *inputs;                  /* the other files that it came from: fsp_snap_input */
+    size_t inputs_size, ninputs;
 
     struct fsp_snap_page *page;
     struct fsp_job *of[FSP_SNAP_SLOTS];
@@ -188,9 +181,12 @@ static void count(struct fsp_template *t, uint64_t *counter) {
     pthread_mutex_unlock(&t->engine->lock);
 }
 
-static void set_ready(struct fsp_template *t, int change) {
+static void set_ready(struct fsp_zygote *z, int change) {
+    struct fsp_template *t = z->template;
     pthread_mutex_lock(&t->engine->lock);
     t->state.ready += (unsigned)change;
+    if (z->at_effect) t->state.at_effect += (unsigned)change;
+    if (change > 0) t->state.stopped_by = z->stopped_by;
     if (change > 0) t->state.failures = 0;
     pthread_mutex_unlock(&t->engine->lock);
     fsp_waker_set(&t->engine->waker);
@@ -211,73 +207,67 @@ static void set_failed(struct fsp_spawner *s, struct fsp_template *t, enum fsp_r
     fsp_waker_set(&t->engine->waker);
 }
 
+/* It ran, but not to where it was to stop: next time let it stop earlier, if that will do. */
+static void set_short(struct fsp_spawner *s, struct fsp_zygote *z, enum fsp_refusal why,
+                      int status) {
+    struct fsp_template *t = z->template;
+    if (!z->at_effect || !(t->flags & FSP_TEMPLATE_FALLBACK)) {
+        set_failed(s, t, why, (struct fsp_error){0}, status);
+        return;
+    }
+    place_of(t, s)->no_effect = true;
+    pthread_mutex_lock(&t->engine->lock);
+    t->state.why = why;
+    t->state.status = status;
+    pthread_mutex_unlock(&t->engine->lock);
+}
+
 /* ---- the files that a process came from ---- */
 
-static bool identify(const char *path, struct file_id *id) {
+static struct fsp_snap_identity identify(const char *path, unsigned how) {
     struct stat st;
-    *id = (struct file_id){0};
-    if (sys_stat(path, &st) < 0) return false;
-#define SAME_NAME(field, value) id->field = st.value
-    SAME_NAME(dev, st_dev);
-    SAME_NAME(ino, st_ino);
-    SAME_NAME(size, st_size);
-    SAME_NAME(mtime, st_mtim);
-    return true;
+    int r = how & FSP_SNAP_FOLLOW ? sys_stat(path, &st) : (int)FSP_CALL("lstat", lstat(path, &st));
+    return r < 0 ? (struct fsp_snap_identity){0} : fsp_snap_identity(&st, how);
 }
 
-static bool same(const struct file_id *a, const struct file_id *b) {
-    return a->dev == b->dev && a->ino == b->ino && a->size == b->size &&
-           a->mtime.tv_sec == b->mtime.tv_sec && a->mtime.tv_nsec == b->mtime.tv_nsec;
-}
-
-static void identify_program(const struct fsp_plan *plan, struct file_id *id) {
+/* The one file that the process does not know of: what the kernel was asked to execute. */
+static struct fsp_snap_identity identify_program(const struct fsp_plan *plan) {
     char path[PATH_MAX];
-    *id = (struct file_id){0};
-    if (fsp_plan_resolve(plan, LOOK_NS, path, sizeof path) > 0) (void)identify(path, id);
+    int r = fsp_plan_resolve(plan, LOOK_NS, path, sizeof path);
+    return r > 0 ? identify(path, FSP_SNAP_FOLLOW) : (struct fsp_snap_identity){0};
 }
 
-static void identify_exe(struct fsp_zygote *z) {
-    char link[32];
-    snprintf(link, sizeof link, "/proc/%d/exe", (int)z->child.pid);
-    ssize_t n = readlink(link, z->exe_path, sizeof z->exe_path - 1);
-    z->exe_path[n > 0 ? n : 0] = '\0';
-    (void)identify(z->exe_path, &z->exe);
+static const struct fsp_snap_input *next_input(const struct fsp_zygote *z, size_t *at) {
+    const struct fsp_snap_input *input = (const void *)(z->inputs + *at);
+    if (*at + sizeof *input > z->inputs_size) return NULL;
+    *at += (sizeof *input + input->path_size + 7) & ~(size_t)7;
+    return *at > z->inputs_size ? NULL : input;
 }
 
-/* What a checkpoint says that it came from. */
-static int identify_names(struct fsp_zygote *z, const char *names, size_t size) {
-    size_t n = 0;
-    for (size_t i = 0; i < size; i++) n += names[i] == '\0';
-    if (n == 0 || names[size - 1] != '\0') return 0;
-    z->names = sys_malloc(size);
-    z->ids = sys_calloc(n, sizeof *z->ids);
-    if (z->names == NULL || z->ids == NULL) return -ENOMEM;
-    memcpy(z->names, names, size);
-    z->names_size = size;
-    z->nids = n;
-    for (const char *name = z->names; n > 0; name += strlen(name) + 1)
-        (void)identify(name, &z->ids[z->nids - n--]);
+static int keep_inputs(struct fsp_zygote *z, const char *data, size_t size) {
+    z->inputs = sys_malloc(size + 1);
+    if (z->inputs == NULL) return -ENOMEM;
+    memcpy(z->inputs, data, size);
+    z->inputs_size = size;
+    for (size_t at = 0; next_input(z, &at);) z->ninputs++;
     return 0;
 }
 
-static bool names_changed(const struct fsp_zygote *z) {
-    const char *name = z->names;
-    for (size_t i = 0; i < z->nids; i++, name += strlen(name) + 1) {
-        struct file_id id;
-        (void)identify(name, &id);
-        if (!same(&id, &z->ids[i])) return true;
+static bool inputs_changed(const struct fsp_zygote *z) {
+    const struct fsp_snap_input *input;
+    for (size_t at = 0; (input = next_input(z, &at));) {
+        struct fsp_snap_identity now = identify((const char *)(input + 1), input->how);
+        if (!fsp_snap_same(&now, &input->id)) return true;
     }
     return false;
 }
 
 /* Did one of them change since?  The answer may be LOOK_NS old, and older for many files. */
 static bool is_stale(struct fsp_zygote *z, uint64_t now) {
-    struct file_id file, exe;
-    if (now - z->looked < LOOK_NS + z->nids * LOOK_NS_EACH) return false;
+    if (now - z->looked < LOOK_NS + z->ninputs * LOOK_NS_EACH) return false;
     z->looked = now;
-    identify_program(z->template->plan, &file);
-    (void)identify(z->exe_path, &exe);
-    return !same(&file, &z->file) || !same(&exe, &z->exe) || names_changed(z);
+    struct fsp_snap_identity file = identify_program(z->template->plan);
+    return !fsp_snap_same(&file, &z->file) || inputs_changed(z);
 }
 
 /* ---- a process begins ---- */
@@ -320,7 +310,8 @@ static size_t length(char *const *list) {
 
 /* The program's own plan, with the preload object reached by its descriptor: the loader's list has
  * no way to quote a path. */
-static int plan_with(const struct fsp_plan *plan, const int fd[3], struct fsp_plan **out) {
+static int plan_with(const struct fsp_plan *plan, const int fd[3], int effect,
+                     struct fsp_plan **out) {
     size_t n = length(plan->envp), kept = 0;
     const char **envp = sys_malloc((n + 3) * sizeof *envp);
     char variable[80], preload[PATH_MAX];
@@ -331,8 +322,8 @@ static int plan_with(const struct fsp_plan *plan, const int fd[3], struct fsp_pl
             others = plan->envp[i] + 11;
         else
             envp[kept++] = plan->envp[i];
-    snprintf(variable, sizeof variable, FSP_SNAP_VARIABLE "=%d,%d,%d,%zu", fd[0], fd[1], fd[2],
-             length(plan->argv));
+    snprintf(variable, sizeof variable, FSP_SNAP_VARIABLE "=%d,%d,%d,%zu,%d", fd[0], fd[1], fd[2],
+             length(plan->argv), effect);
     int len = snprintf(preload, sizeof preload, "LD_PRELOAD=/proc/self/fd/%d%s%s", fd[2],
                        *others ? ":" : "", others);
     envp[kept++] = variable;
@@ -348,7 +339,9 @@ static int plan_with(const struct fsp_plan *plan, const int fd[3], struct fsp_pl
         .nkeep_fds = 3,
         .uid = FSP_ID_NONE,
         .gid = FSP_ID_NONE,
-        .umask = -1,
+        .umask = effect ? plan->umask : -1, /* the program may ask before it is forked */
+        .rlimits = plan->rlimits,
+        .nrlimits = effect ? plan->nrlimits : 0,
         .flags = FSP_FLAG_CLOSE_FDS | FSP_FLAG_RESTORE_SIGNALS | FSP_FLAG_SETPGROUP,
     };
     int r = len < (int)sizeof preload ? fsp_plan_new(&spec, out) : -ENAMETOOLONG;
@@ -362,7 +355,8 @@ static int spawn(struct fsp_spawner *s, struct fsp_zygote *z, const int fd[3],
     struct fsp_stdio io = {
         {s->devnull, s->devnull, -1}
     };
-    int r = plan_with(z->template->plan, fd, &plan);
+    int effect = !z->at_effect ? 0 : z->template->flags & FSP_TEMPLATE_FALLBACK ? 2 : 1;
+    int r = plan_with(z->template->plan, fd, effect, &plan);
     if (r < 0) return r;
     r = fsp_spawn(plan, &io, s->private ? FSP_SPAWN_PRIVATE : 0, &s->engine->mask, &z->child,
                   error);
@@ -382,8 +376,7 @@ static void free_zygote(struct fsp_zygote *z) {
     if (z->page) munmap(z->page, sizeof *z->page);
     fsp_plan_unref(z->told);
     unref(z->template);
-    free(z->names);
-    free(z->ids);
+    free(z->inputs);
     free(z);
 }
 
@@ -430,7 +423,9 @@ static void start(struct fsp_spawner *s, struct fsp_template *t) {
     struct fsp_zygote *z = new_zygote(s, t);
     int fd[3] = {-1, -1, -1}, r = -ENOMEM;
     if (z) {
-        identify_program(t->plan, &z->file);
+        z->file = identify_program(t->plan);
+        z->at_effect = t->flags & FSP_TEMPLATE_EFFECT && !place_of(t, s)->no_effect &&
+                       !fsp_plan_credentials(t->plan);
         r = open_channel(z, fd, t->library);
         if (r == 0) r = spawn(s, z, fd, &error);
         if (r == 0) r = watch(s, z);
@@ -455,7 +450,7 @@ static void retire(struct fsp_spawner *s, struct fsp_zygote *z) {
     if (place->zygote == z) {
         place->zygote = NULL;
         s->tend_at = 0;
-        if (z->state == READY) set_ready(z->template, -1);
+        if (z->state == READY) set_ready(z, -1);
     }
     z->state = RETIRED;
     if (z->asked == NULL) close_channel(s, z);
@@ -490,7 +485,7 @@ static void died(struct fsp_spawner *s, struct fsp_zygote *z) {
     uint64_t now = sys_now(), age = now - z->born;
     retire(s, z);
     if (was_ready) count(t, &t->state.restarted);
-    if (was_starting) set_failed(s, t, FSP_REFUSED_EXIT, (struct fsp_error){0}, status.code);
+    if (was_starting) set_short(s, z, FSP_REFUSED_EXIT, status.code);
     if (was_ready && age < YOUNG_NS) place_of(t, s)->retry_at = now + BACKOFF_NS;
     if (was_ready && age >= YOUNG_NS) place_of(t, s)->failures = 0;
     while ((job = next_asked(z))) fsp_job_forked(s, job, z->page->slot[job->zygote_slot].pid);
@@ -619,6 +614,7 @@ static bool ask(struct fsp_spawner *s, struct fsp_zygote *z, struct fsp_job *job
 static bool is_usable(struct fsp_spawner *s, struct fsp_zygote *z, const struct fsp_job *job,
                       uint64_t now) {
     if (z == NULL || z->state != READY || job->plan->nkeep) return false;
+    if (z->at_effect && job->plan != z->template->plan) return false;
     if (!is_stale(z, now)) return true;
     retire(s, z);
     return false;
@@ -636,25 +632,33 @@ bool fsp_zygote_ask(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
 
 /* ---- answers ---- */
 
-static void greeted(struct fsp_spawner *s, struct fsp_zygote *z,
-                    const struct fsp_snap_reply *reply) {
-    struct place *place = place_of(z->template, s);
-    if (z->state != STARTING) return;
-    if (reply->kind == FSP_SNAP_HELLO && reply->version == FSP_SNAP_VERSION) {
-        identify_exe(z);
-        z->may_checkpoint = reply->value || z->template->flags & FSP_TEMPLATE_CHECKPOINT;
-        z->state = READY;
-        z->due = 0;
-        z->looked = sys_now();
-        place->failures = 0;
-        set_ready(z->template, 1);
-        return;
-    }
-    enum fsp_refusal why =
-        reply->kind == FSP_SNAP_REFUSED ? (enum fsp_refusal)reply->value : FSP_REFUSED_BUILD;
+static void refused(struct fsp_spawner *s, struct fsp_zygote *z, enum fsp_refusal why) {
     z->due = 0;
     retire(s, z);
-    set_failed(s, z->template, why, (struct fsp_error){0}, 0);
+    set_short(s, z, why, 0);
+}
+
+static void greeted(struct fsp_spawner *s, struct fsp_zygote *z, const struct fsp_snap_reply *reply,
+                    const char *inputs, size_t size) {
+    if (z->state != STARTING) return;
+    if (reply->kind == FSP_SNAP_REFUSED) {
+        refused(s, z, (enum fsp_refusal)reply->value);
+        return;
+    }
+    if (reply->kind != FSP_SNAP_HELLO || reply->version != FSP_SNAP_VERSION ||
+        keep_inputs(z, inputs, size) < 0) {
+        refused(s, z, FSP_REFUSED_BUILD);
+        return;
+    }
+    z->may_checkpoint = z->template->flags & FSP_TEMPLATE_CHECKPOINT;
+    z->at_effect = reply->slot != 0;
+    z->stopped_by = z->at_effect ? reply->value : 0;
+    if (!z->at_effect) z->may_checkpoint |= reply->value != 0;
+    z->state = READY;
+    z->due = 0;
+    z->looked = sys_now();
+    place_of(z->template, s)->failures = 0;
+    set_ready(z, 1);
 }
 
 static void forked(struct fsp_spawner *s, struct fsp_zygote *z) {
@@ -679,17 +683,15 @@ static int send_go(int socket, int32_t yes, const int *fd) {
 
 /* Everything that can fail, before anything changes. */
 static int adopt(struct fsp_spawner *s, struct fsp_zygote *z, const struct fsp_zygote *old,
-                 const char *names, size_t size) {
+                 const char *inputs, size_t size) {
     int fd[2] = {open_page(z), 2};
     if (fd[0] < 0) return fd[0];
-    int r = identify_names(z, names, size);
+    int r = keep_inputs(z, inputs, size);
     if (r == 0) r = sys_nonblock(z->socket);
     if (r == 0) r = fsp_poller_watch(&s->poller, z->socket, FSP_POLL_IN, token(z, false));
     if (r == 0) r = send_go(z->socket, 1, fd);
     sys_close(fd[0]);
     z->file = old->file;
-    z->exe = old->exe;
-    memcpy(z->exe_path, old->exe_path, sizeof z->exe_path);
     return r < 0 ? r : 0;
 }
 
@@ -704,7 +706,7 @@ static void exchange(struct fsp_spawner *s, struct fsp_zygote *z, struct fsp_job
     count(z->template, &z->template->state.checkpoints);
     z->looked = z->born;
     take_place(s, z);
-    set_ready(z->template, 1);
+    set_ready(z, 1);
     job->zygote = z;
     job->zygote_slot = (uint32_t)take_slot(z);
     z->of[job->zygote_slot] = job;
@@ -731,7 +733,7 @@ static void refused_to_exchange(struct fsp_spawner *s, struct fsp_zygote *z,
 }
 
 static void asked_to_exchange(struct fsp_spawner *s, struct fsp_zygote *old,
-                              const struct fsp_snap_reply *reply, const char *names, size_t size,
+                              const struct fsp_snap_reply *reply, const char *inputs, size_t size,
                               int socket) {
     struct fsp_job *job = reply->slot < FSP_SNAP_SLOTS ? old->of[reply->slot] : NULL;
     if (reply->value) refused_to_exchange(s, old, reply);
@@ -742,7 +744,7 @@ static void asked_to_exchange(struct fsp_spawner *s, struct fsp_zygote *old,
         return;
     }
     z->socket = socket;
-    if (adopt(s, z, old, names, size) == 0) {
+    if (adopt(s, z, old, inputs, size) == 0) {
         exchange(s, z, job);
         return;
     }
@@ -788,7 +790,7 @@ static void hear_all(struct fsp_spawner *s, struct fsp_zygote *z) {
         else if (reply.kind == FSP_SNAP_CHECKPOINT)
             asked_to_exchange(s, z, &reply, s->scratch, (size_t)n - sizeof reply, fd);
         else
-            greeted(s, z, &reply);
+            greeted(s, z, &reply, s->scratch, (size_t)n - sizeof reply);
     }
 }
 
@@ -807,7 +809,7 @@ void fsp_zygote_ready(struct fsp_spawner *s, uint64_t event) {
 static void expire(struct fsp_spawner *s, struct fsp_zygote *z) {
     if (z->state == STARTING) {
         retire(s, z);
-        set_failed(s, z->template, FSP_REFUSED_TIME, (struct fsp_error){0}, 0);
+        set_short(s, z, FSP_REFUSED_TIME, 0);
     } else
         retire(s, z);
     put_down(z);

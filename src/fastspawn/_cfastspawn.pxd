@@ -59,6 +59,9 @@ cdef extern from "fastspawn.h" nogil:
         FSP_REFUSED_THREADS
         FSP_REFUSED_PROC
         FSP_REFUSED_KERNEL
+        FSP_REFUSED_EFFECT
+        FSP_REFUSED_INPUTS
+        FSP_REFUSED_MEMORY
 
     struct fsp_error:
         int err
@@ -206,9 +209,13 @@ cdef extern from "fastspawn.h" nogil:
         uint64_t direct
         uint64_t restarted
         uint64_t checkpoints
+        unsigned at_effect
+        int stopped_by
 
     enum:
         FSP_TEMPLATE_CHECKPOINT
+        FSP_TEMPLATE_EFFECT
+        FSP_TEMPLATE_FALLBACK
 
     int fsp_template_new(fsp_engine *engine, fsp_plan *plan, const char *library,
                          uint64_t timeout, unsigned flags, fsp_template **out)

@@ -127,7 +127,9 @@ class TemplateCore:
         plan: Plan,
         library: bytes,
         timeout: float | None,
-        checkpoint: bool,
+        checkpoint: bool = ...,
+        effect: bool = ...,
+        fallback: bool = ...,
     ) -> None: ...
     def _close(self) -> None: ...
     def _state(self) -> tuple[int, int, int, OSError | None, int]: ...

@@ -792,15 +792,21 @@ cdef class TemplateCore:
     cdef EngineCore engine
 
     def _open(self, EngineCore engine not None, Plan plan not None, bytes library, timeout,
-              bint checkpoint):
+              bint checkpoint=False, bint effect=False, bint fallback=False):
         """Let every spawner of the engine start its process."""
         cdef int r
+        cdef unsigned flags = 0
         if self.c != NULL:
             raise RuntimeError("the template is open already")
+        if checkpoint:
+            flags |= FSP_TEMPLATE_CHECKPOINT
+        if effect:
+            flags |= FSP_TEMPLATE_EFFECT
+        if fallback:
+            flags |= FSP_TEMPLATE_FALLBACK
         engine.check_running()
         r = fsp_template_new(engine.c, plan.get(), PyBytes_AS_STRING(library),
-                             nanoseconds(timeout), FSP_TEMPLATE_CHECKPOINT if checkpoint else 0,
-                             &self.c)
+                             nanoseconds(timeout), flags, &self.c)
         if r < 0:
             raise OSError(-r, os.strerror(-r))
         self.engine = engine
@@ -844,7 +850,8 @@ cdef class TemplateCore:
         fsp_template_get_state(self.c, &s)
         return {
             "processes": s.spawners, "ready": s.ready, "forked": s.forked, "direct": s.direct,
-            "restarted": s.restarted, "checkpoints": s.checkpoints,
+            "restarted": s.restarted, "checkpoints": s.checkpoints, "at_effect": s.at_effect,
+            "stopped_by": s.stopped_by,
         }
 
 

@@ -27,6 +27,9 @@ _REASONS: Final = {
     5: "it has several threads before main",
     6: "/proc is not mounted, so its threads cannot be counted",
     7: "the kernel has no PR_GET_TID_ADDRESS (CONFIG_CHECKPOINT_RESTORE)",
+    8: "this system cannot watch for a first effect (Syscall User Dispatch: Linux 5.11, x86-64)",
+    9: "it came from more files than can be watched for change",
+    10: "it has more memory than can be searched for held locks",
 }
 
 
@@ -56,8 +59,10 @@ class Template(TemplateCore):
     ``command`` is a ``Command`` or an argv. ``size`` is the number of template processes (by
     default one for each processor, at most 4), and of the threads of the template's own engine;
     with ``engine`` the template belongs to that one and has as many processes as it has threads.
-    ``at`` is where forks begin: at "main", or at a ``checkpoint`` that the program calls; "auto"
-    lets Python programs do that.
+    ``at`` is where forks begin: at "main"; at a "checkpoint" that the program calls; just before
+    the program's first "effect" (Linux 5.11, x86-64), where argv, environment and directory are
+    the template's and runs with others start by exec. "auto" is main, and lets Python programs
+    checkpoint; "fixed" is effect where that is possible, else auto.
     ``start_timeout``: seconds that a template process may take to reach main.
 
     What the forks of one process share, unlike executed ones: the address-space layout and stack
@@ -73,7 +78,7 @@ class Template(TemplateCore):
         *,
         size: int | None = None,
         engine: Engine | None = None,
-        at: Literal["auto", "main", "checkpoint"] = "auto",
+        at: Literal["auto", "fixed", "main", "effect", "checkpoint"] = "auto",
         start_timeout: float = 5.0,
     ) -> None:
         if engine is not None and size is not None:
@@ -110,8 +115,15 @@ class Template(TemplateCore):
         news = asyncio.Event()
         self._engine.watching.add(news.set)
         try:
-            checkpoint = self._at == "checkpoint"
-            self._open(self._engine, self.command, _preload(), self._timeout, checkpoint)
+            self._open(
+                self._engine,
+                self.command,
+                _preload(),
+                self._timeout,
+                checkpoint=self._at == "checkpoint",
+                effect=self._at in ("effect", "fixed"),
+                fallback=self._at == "fixed",
+            )
             while not self._is_ready():
                 await news.wait()
                 news.clear()

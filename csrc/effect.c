@@ -1,0 +1,444 @@
+/*
+ * effect.c - run a program on from its main to just before its first effect.
+ *
+ * Every system call raises SIGSYS (Syscall User Dispatch, Linux 5.11, x86-64).  The handler makes
+ * those that are pure - they change nothing outside of this process, and answer the same to every
+ * fork as long as no file changes that it knows of - and at the first other one the process
+ * becomes a template.  A fork has no dispatch (it is not inherited): it puts back what was
+ * changed, and returns to the very instruction, which now does what it always did.
+ *
+ * Clocks are no system calls: the vDSO is made inaccessible and rdtsc trapped, and the fault is
+ * where the process stops.  So is any other fault: the fork runs into it again, on its own.
+ * Random numbers of the processor itself (RDRAND, RDSEED) cannot be trapped.
+ *
+ * Descriptors that were opened on the way are files, read-only; each fork opens its own anew,
+ * since what is shared by forks is the offset.
+ *
+ * A fork has another thread id, and some of libc's locks know their owner by it: those that are
+ * held where the process stops are found and given to the fork.
+ *
+ * What is allowed is a list; what is not on it is an effect.  Handlers run between any two
+ * instructions of the program, so nothing here calls libc but for its pure string functions.
+ */
+#include "preload.h"
+
+#ifdef __linux__
+#include "rawsys.h"
+
+#ifdef __x86_64__
+#include <asm/prctl.h>
+#include <dlfcn.h>
+#include <linux/audit.h>
+#include <linux/futex.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/vfs.h>
+#include <ucontext.h>
+
+#ifndef PR_SET_SYSCALL_USER_DISPATCH
+#define PR_SET_SYSCALL_USER_DISPATCH 59
+#endif
+#define DISPATCH_ON    1
+#define DISPATCH_BLOCK 1
+
+#define SA_KERNEL_RESTORER 0x04000000
+#define SYSCALL_SIZE       2 /* of the instruction */
+
+#define MAX_FD     128
+#define MAX_OWNERS 32
+#define MAX_SEARCH (64l * 1024 * 1024)
+
+/* A file system whose files are their names' content, and not the kernel's news (statfs(2)). */
+static const long file_systems[] = {
+    0xef53,     /* ext2, 3, 4 */
+    0x58465342, /* xfs */
+    0x9123683e, /* btrfs */
+    0x01021994, /* tmpfs */
+    0x858458f6, /* ramfs */
+    0x794c7630, /* overlayfs */
+    0x73717368, /* squashfs */
+    0xe0f5e1e2, /* erofs */
+    0xf2f52010, /* f2fs */
+    0x2fc12fc1, /* zfs */
+    0xca451a4e, /* bcachefs */
+};
+
+/* What tells of a system call, of the vDSO or rdtsc, and of a program's own faults. */
+static const int watched_signals[] = {SIGSYS, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
+#define NWATCHED (sizeof watched_signals / sizeof *watched_signals)
+
+static struct {
+    volatile char selector;
+    char *vdso;
+    size_t vdso_size;
+    bool opened[MAX_FD];
+    struct ksigaction own[NWATCHED]; /* what the program believes them to be */
+    int tid, *owner[MAX_OWNERS];
+    size_t nowners;
+    long searched;
+} watch;
+
+/* ---- what a call touches ---- */
+
+static bool is_opened(long fd) {
+    return fd >= 0 && fd < MAX_FD && watch.opened[fd];
+}
+
+static bool is_listed(long type) {
+    for (size_t i = 0; i < sizeof file_systems / sizeof *file_systems; i++)
+        if (file_systems[i] == type) return true;
+    return false;
+}
+
+/* Its content (or what stat says of it) depends on nothing but changes to the file itself. */
+static bool is_plain_path(const char *path, bool follow) {
+    struct stat st;
+    struct statfs fs;
+    long r = raw(newfstatat, AT_FDCWD, path, &st, follow ? 0 : AT_SYMLINK_NOFOLLOW);
+    if (r < 0) return r != -EFAULT;
+    if (S_ISLNK(st.st_mode)) return true;
+    if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) return false;
+    return raw(statfs, path, &fs) == 0 && is_listed(fs.f_type);
+}
+
+/* ---- the calls that are pure: each takes the registers and says whether it was one ---- */
+
+struct call {
+    long nr, arg[6];
+    ucontext_t *context;
+    long result;
+};
+
+static bool pass(struct call *c) {
+    const long *a = c->arg;
+    c->result = raw6(c->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+    return true;
+}
+
+static bool pass_if(struct call *c, bool pure) {
+    return pure && pass(c);
+}
+
+/* A file to be read (or a directory, but not its entries): noted, with its absence if it is not
+ * there. */
+static bool open_file(struct call *c, int dir, const char *path, long flags) {
+    const long harmless = O_RDONLY | O_CLOEXEC | O_NOCTTY | 0100000 /* O_LARGEFILE */;
+    if (flags & ~harmless || !is_plain_path(path, true)) return false;
+    if (dir != AT_FDCWD && *path != '/') return false;
+    if (!inputs_add(path, FSP_SNAP_FOLLOW)) return false;
+    pass(c);
+    if (c->result < 0) return true;
+    if (c->result >= MAX_FD || c->result < 3) {
+        raw(close, c->result);
+        return false;
+    }
+    return watch.opened[c->result] = true;
+}
+
+static bool close_file(struct call *c) {
+    if (!is_opened(c->arg[0])) return false;
+    watch.opened[c->arg[0]] = false;
+    return pass(c);
+}
+
+/* What is said of a name: noted, access time and all. */
+static bool look_at(struct call *c, long dir, const char *path, bool follow) {
+    if (!is_plain_path(path, follow)) return false;
+    if ((int)dir != AT_FDCWD && *path != '/') return false;
+    return inputs_add(path, FSP_SNAP_STAT | (follow ? FSP_SNAP_FOLLOW : 0)) && pass(c);
+}
+
+static bool look_at_with(struct call *c, long dir, const char *path, long flags) {
+    if (flags & AT_EMPTY_PATH) return pass_if(c, is_opened(dir) && path && *path == '\0');
+    return path && look_at(c, dir, path, !(flags & AT_SYMLINK_NOFOLLOW));
+}
+
+/* Memory of its own, or of a file that it may read; not memory that forks would share. */
+static bool map_memory(struct call *c) {
+    long prot = c->arg[2], flags = c->arg[3];
+    bool mine = flags & MAP_PRIVATE || !(prot & PROT_WRITE);
+    if (flags & MAP_ANONYMOUS) return pass_if(c, flags & MAP_PRIVATE);
+    return pass_if(c, mine && is_opened((int)c->arg[4]));
+}
+
+static bool query_descriptor(struct call *c) {
+    long command = c->arg[1];
+    bool pure = command == F_GETFD || command == F_SETFD || command == F_GETFL;
+    return pass_if(c, pure && is_opened(c->arg[0]));
+}
+
+/* ---- signals: the handler's frame holds what the kernel will restore after it ---- */
+
+static bool set_action(struct call *c) {
+    struct ksigaction *to = (void *)c->arg[1], *from = (void *)c->arg[2];
+    for (size_t i = 0; i < NWATCHED; i++) {
+        if (watched_signals[i] != c->arg[0]) continue;
+        struct ksigaction before = watch.own[i];
+        if (to) watch.own[i] = *to;
+        if (from) *from = before;
+        c->result = 0;
+        return true;
+    }
+    return pass(c);
+}
+
+#define SIGSYS_BIT ((uint64_t)1 << (SIGSYS - 1))
+
+static bool set_mask(struct call *c) {
+    uint64_t *mask = (uint64_t *)&c->context->uc_sigmask, before = *mask, after = before;
+    const uint64_t *set = (const void *)c->arg[1];
+    uint64_t *old = (void *)c->arg[2];
+    if (c->arg[3] != sizeof *mask) return false;
+    if (set && c->arg[0] == SIG_BLOCK)
+        after |= *set;
+    else if (set && c->arg[0] == SIG_UNBLOCK)
+        after &= ~*set;
+    else if (set && c->arg[0] == SIG_SETMASK)
+        after = *set;
+    else if (set)
+        return false;
+    if (after & SIGSYS_BIT) return false; /* it could not be watched any more */
+    if (old) *old = before;
+    *mask = after;
+    c->result = 0;
+    return true;
+}
+
+static bool set_stack(struct call *c) {
+    pass(c);
+    const stack_t *stack = (const void *)c->arg[0];
+    if (c->result == 0 && stack) c->context->uc_stack = *stack;
+    return true;
+}
+
+static bool is_pure(struct call *c) {
+    const long *a = c->arg;
+    switch (c->nr) {
+    /* Its own memory. */
+    case SYS_brk:
+    case SYS_munmap:
+    case SYS_mprotect:
+    case SYS_mremap:
+    case SYS_madvise:
+        return pass(c);
+    case SYS_mmap:
+        return map_memory(c);
+
+    /* Files that it opens to read. */
+    case SYS_open:
+        return open_file(c, AT_FDCWD, (const char *)a[0], a[1]);
+    case SYS_openat:
+        return open_file(c, (int)a[0], (const char *)a[1], a[2]);
+    case SYS_close:
+        return close_file(c);
+    case SYS_read:
+    case SYS_readv:
+    case SYS_pread64:
+    case SYS_lseek:
+    case SYS_fstat:
+    case SYS_fadvise64:
+        return pass_if(c, is_opened(a[0]));
+    case SYS_fcntl:
+        return query_descriptor(c);
+
+    /* What names say. */
+    case SYS_stat:
+        return look_at(c, AT_FDCWD, (const char *)a[0], true);
+    case SYS_lstat:
+        return look_at(c, AT_FDCWD, (const char *)a[0], false);
+    case SYS_access:
+        return look_at(c, AT_FDCWD, (const char *)a[0], true);
+    case SYS_readlink:
+        return look_at(c, AT_FDCWD, (const char *)a[0], false);
+    case SYS_readlinkat:
+        return look_at(c, a[0], (const char *)a[1], false);
+    case SYS_newfstatat:
+        return look_at_with(c, a[0], (const char *)a[1], a[3]);
+    case SYS_statx:
+        return look_at_with(c, a[0], (const char *)a[1], a[2]);
+    case SYS_faccessat:
+        return look_at(c, a[0], (const char *)a[1], true);
+    case SYS_faccessat2:
+        return look_at_with(c, a[0], (const char *)a[1], a[3]);
+
+    /* What cannot change from outside: whose it is, and its limits. */
+    case SYS_getuid:
+    case SYS_geteuid:
+    case SYS_getgid:
+    case SYS_getegid:
+    case SYS_getresuid:
+    case SYS_getresgid:
+    case SYS_getgroups:
+    case SYS_getrlimit:
+        return pass(c);
+    case SYS_prlimit64:
+        return pass_if(c, a[0] == 0 && a[2] == 0);
+
+    /* What will happen at a signal: a fork has the same. */
+    case SYS_rt_sigaction:
+        return set_action(c);
+    case SYS_rt_sigprocmask:
+        return set_mask(c);
+    case SYS_sigaltstack:
+        return set_stack(c);
+
+    /* What libc tells the kernel of its thread: preload.c tells it of the fork's. */
+    case SYS_set_tid_address:
+    case SYS_set_robust_list:
+        return pass(c);
+    case SYS_arch_prctl:
+        return pass_if(c, a[0] == ARCH_SET_FS || a[0] == ARCH_GET_FS);
+
+    /* There is no one to be woken. */
+    case SYS_futex:
+        return pass_if(c, (a[1] & ~FUTEX_PRIVATE_FLAG) == FUTEX_WAKE);
+
+    default:
+        return false;
+    }
+}
+
+/* ---- locks that are held ---- */
+
+/* As glibc lays them out; its ABI. */
+struct mutex {
+    int lock;
+    unsigned count;
+    int owner;
+    unsigned users;
+    int kind;
+};
+
+struct rwlock {
+    unsigned readers, writers, write_phase, writers_futex, pad[2];
+    int writer, shared;
+};
+
+static bool is_mutex_owner(const char *at) {
+    const struct mutex *m = (const void *)(at - offsetof(struct mutex, owner));
+    return (m->lock == 1 || m->lock == 2) && m->users == 1 && m->kind >= 0 && m->kind < 4;
+}
+
+static bool is_rwlock_writer(const char *at) {
+    const struct rwlock *l = (const void *)(at - offsetof(struct rwlock, writer));
+    return l->write_phase & 1 && l->pad[0] == 0 && l->pad[1] == 0 && (unsigned)l->shared <= 1;
+}
+
+#define MARGIN sizeof(struct rwlock) /* so much around an owner is looked at */
+
+static bool find_owners(char *start, char *end) {
+    if (watch.searched > MAX_SEARCH || end - start > MAX_SEARCH) return false;
+    watch.searched += end - start;
+    for (char *at = start + MARGIN; at < end - MARGIN; at += sizeof(int)) {
+        if (*(int *)at != watch.tid || !(is_mutex_owner(at) || is_rwlock_writer(at))) continue;
+        if (watch.nowners == MAX_OWNERS) return false;
+        watch.owner[watch.nowners++] = (int *)at;
+    }
+    return true;
+}
+
+/* ---- the fork ---- */
+
+static void reopen(int fd) {
+    char path[] = "/proc/self/fd/\0\0\0";
+    char *digit = path + sizeof "/proc/self/fd/" - 1;
+    if (fd >= 100) *digit++ = (char)('0' + fd / 100);
+    if (fd >= 10) *digit++ = (char)('0' + fd / 10 % 10);
+    *digit = (char)('0' + fd % 10);
+    long cloexec = raw(fcntl, fd, F_GETFD), at = raw(lseek, fd, 0, SEEK_CUR);
+    long own = raw(openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+    if (own < 0) preload_fail(own, fd);
+    raw(lseek, own, at, SEEK_SET);
+    raw(dup3, own, fd, cloexec & FD_CLOEXEC ? O_CLOEXEC : 0);
+    raw(close, own);
+}
+
+static void release(void) {
+    int tid = (int)raw(gettid, 0);
+    for (size_t i = 0; i < watch.nowners; i++) *watch.owner[i] = tid;
+    for (int fd = 0; fd < MAX_FD; fd++)
+        if (watch.opened[fd]) reopen(fd);
+    for (size_t i = 0; i < NWATCHED; i++)
+        raw(rt_sigaction, watched_signals[i], &watch.own[i], NULL, sizeof watch.own[i].mask);
+    raw(prctl, PR_SET_TSC, PR_TSC_ENABLE, 0, 0, 0);
+    if (watch.vdso) raw(mprotect, watch.vdso, watch.vdso_size, PROT_READ | PROT_EXEC);
+}
+
+/* ---- the handlers ---- */
+
+static void stop(int before) {
+    watch.tid = (int)raw(gettid, 0);
+    if (!inputs_for_each_writable(find_owners)) preload_refuse(FSP_REFUSED_MEMORY);
+    preload_serve(before);
+    release();
+}
+
+static void on_call(int sig, siginfo_t *info, void *context) {
+    greg_t *r = ((ucontext_t *)context)->uc_mcontext.gregs;
+    struct call call = {
+        info->si_syscall,
+        {r[REG_RDI], r[REG_RSI], r[REG_RDX], r[REG_R10], r[REG_R8], r[REG_R9]},
+        context,
+        0
+    };
+    (void)sig;
+    if (info->si_arch == AUDIT_ARCH_X86_64 && is_pure(&call)) {
+        r[REG_RAX] = call.result;
+        return;
+    }
+    stop(info->si_syscall);
+    r[REG_RIP] -= SYSCALL_SIZE;
+}
+
+static void on_fault(int sig, siginfo_t *info, void *context) {
+    (void)info, (void)context;
+    stop(-sig);
+}
+
+/* The return from a handler is a system call too, and libc's own would be watched. */
+__asm__(".pushsection .text\n"
+        ".type effect_restorer, @function\n"
+        "effect_restorer:\n\t"
+        "mov $15, %eax\n\t" /* rt_sigreturn */
+        "syscall\n\t"
+        ".popsection");
+__attribute__((visibility("hidden"))) void effect_restorer(void);
+
+static long install_handlers(void) {
+    long r = 0;
+    for (size_t i = 0; i < NWATCHED && r == 0; i++) {
+        bool calls = watched_signals[i] == SIGSYS;
+        struct ksigaction action = {
+            .handler = (void (*)(int))(void (*)(void))(calls ? on_call : on_fault),
+            .flags = SA_SIGINFO | SA_NODEFER | SA_KERNEL_RESTORER,
+            .restorer = effect_restorer,
+        };
+        r = raw(rt_sigaction, watched_signals[i], &action, &watch.own[i], sizeof action.mask);
+    }
+    return r;
+}
+
+/* This object's code: its own calls are not watched. */
+__attribute__((visibility("hidden"))) extern const char __ehdr_start[], etext[];
+
+enum fsp_refusal effect_watch(void) {
+    if (dlsym(RTLD_DEFAULT, "gnu_get_libc_version") == NULL) return FSP_REFUSED_EFFECT;
+    if (inputs_find_vdso(&watch.vdso, &watch.vdso_size) &&
+        raw(mprotect, watch.vdso, watch.vdso_size, PROT_NONE) < 0)
+        return FSP_REFUSED_EFFECT; /* sealed */
+    if (install_handlers() < 0 || raw(prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0) < 0)
+        return FSP_REFUSED_EFFECT;
+    watch.selector = DISPATCH_BLOCK;
+    long r = raw(prctl, PR_SET_SYSCALL_USER_DISPATCH, DISPATCH_ON, __ehdr_start,
+                 etext - __ehdr_start, &watch.selector);
+    return r < 0 ? FSP_REFUSED_EFFECT : FSP_REFUSED_NOT;
+}
+
+#else
+
+enum fsp_refusal effect_watch(void) {
+    return FSP_REFUSED_EFFECT;
+}
+
+#endif
+#endif

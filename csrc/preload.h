@@ -1,0 +1,41 @@
+/*
+ * preload.h - what the files of the preload object know of one another.
+ */
+#ifndef FSP_PRELOAD_H
+#define FSP_PRELOAD_H
+
+#include "snapshot.h"
+
+#ifdef __linux__
+
+/* ---- preload.c ---- */
+
+/* Tell the spawner that this is a template process (and `value`), and serve.  Returns in a fork,
+ * settled. */
+void preload_serve(int value);
+/* In a fork: it cannot be what it should; descriptor `index` is why. */
+_Noreturn void preload_fail(long error, int index);
+/* This cannot be what was asked for. */
+_Noreturn void preload_refuse(enum fsp_refusal why);
+
+/* ---- inputs.c: the files that this process came from ---- */
+
+/* Note a file as it is now, or that it is missing; `path` as the program named it, `how` as in
+ * struct fsp_snap_input.  False: there are too many, or the path is too long. */
+bool inputs_add(const char *path, unsigned how);
+bool inputs_add_mapped(void); /* the program, its libraries, and whatever else is mapped */
+/* All of them: struct fsp_snap_input and path, one after the other. */
+const void *inputs_all(size_t *size);
+/* Each mapping that the program can write to and shares with no one; stops at false. */
+bool inputs_for_each_writable(bool (*use)(char *start, char *end));
+/* Where [vdso] is mapped; false: nowhere. */
+bool inputs_find_vdso(char **start, size_t *size);
+
+/* ---- effect.c: on to the first effect ---- */
+
+/* From here on the program runs under watch, up to what others could see or what it would see of
+ * the world; there the process becomes a template.  Returns if that is possible at all. */
+enum fsp_refusal effect_watch(void);
+
+#endif
+#endif

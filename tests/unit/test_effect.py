@@ -1,0 +1,318 @@
+"""Templates that stop before a program's first effect: never a stale world."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import Run
+from fastspawn import Command, Engine, Result, Template
+from support import LINUX, async_poll
+
+pytestmark = pytest.mark.skipif(
+    not LINUX or platform.machine() != "x86_64", reason="for Linux on x86-64"
+)
+
+
+def program(name: str, *args: str) -> list[str]:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"no {name} here")
+    return [path, *args]
+
+
+SAME = {
+    "echo": ("echo", "a", "b"),
+    "true": ("true",),
+    "false": ("false",),
+    "printf": ("printf", "%s\\n", "x"),
+    "env": ("env",),
+    "id": ("id",),
+    "pwd": ("pwd",),
+    "ls": ("ls", "/"),
+    "ls-long": ("ls", "-l", "/etc"),
+    "cat": ("cat", "/etc/passwd"),
+    "sort": ("sort", "/etc/passwd"),
+    "head": ("head", "-2", "/etc/passwd"),
+    "wc": ("wc", "/etc/passwd"),
+    "sha256sum": ("sha256sum", "/etc/passwd"),
+    "stat": ("stat", "-c", "%n %s %Y %a", "/etc/passwd"),
+    "basename": ("basename", "/a/b"),
+    "seq": ("seq", "3"),
+    "tr": ("tr", "a-z", "A-Z"),
+    "sed": ("sed", "-n", "1p", "/etc/passwd"),
+    "awk": ("awk", "BEGIN{print 1}"),
+    "grep": ("grep", "root", "/etc/passwd"),
+    "sh": ("sh", "-c", "echo $0 $1; exit 3", "n", "x"),
+    "bash": ("bash", "-c", "echo $BASH_VERSION; ulimit -n; exit 4"),
+    "sh-pipe": ("sh", "-c", "echo b a | tr ' ' '\\n' | sort"),
+    "perl": ("perl", "-e", "print qq(1\\n); exit 5"),
+    "git": ("git", "--version"),
+    "getent": ("getent", "passwd", "root"),
+    "missing-file": ("cat", "/nonexistent"),
+    "usage": ("sort", "--nonsense"),
+    "umask": ("sh", "-c", "umask"),
+    "limits": ("sh", "-c", "ulimit -a"),
+    "signals": ("grep", "Sig[BIC]", "/proc/self/status"),
+    "fds": ("sh", "-c", "ls /proc/$$/fd"),
+    "python": (sys.executable, "-c", "import sys; print(sys.argv, sys.flags.hash_randomization)"),
+}
+
+
+def ending(result: Result) -> tuple[int, bytes, bytes]:
+    return result.returncode, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize("argv", SAME.values(), ids=SAME)
+def test_the_same_as_by_exec(run: Run, argv: tuple[str, ...]) -> None:
+    command = Command(program(*argv), env={**os.environ, "LC_ALL": "C.UTF-8"})
+
+    async def main() -> None:
+        async with Engine(1) as engine:
+            direct = await engine.run(command, b"input\n")
+        async with Template(command, size=1, at="effect") as template:
+            results = await asyncio.gather(*(template.run(input=b"input\n") for _ in range(8)))
+            assert template.stats["at_effect"] == 1
+            assert template.stats["direct"] == 0
+        for result in results:
+            assert ending(result) == ending(direct)
+
+    run(main())
+
+
+DIFFERENT = {
+    "clock": ("date", "+%s.%N"),
+    "pid": ("sh", "-c", "echo $$"),
+    "random": ("shuf", "-i", "1-1000000000", "-n", "1"),
+    "mktemp": ("mktemp", "-u"),
+    "python-random": (sys.executable, "-c", "import random, uuid; print(random.random())"),
+    "hash-seed": (sys.executable, "-c", "print(hash('x'))"),
+    "bash-random": ("bash", "-c", "echo $RANDOM$RANDOM$RANDOM"),
+}
+
+
+@pytest.mark.parametrize("argv", DIFFERENT.values(), ids=DIFFERENT)
+def test_each_fork_has_its_own(run: Run, argv: tuple[str, ...]) -> None:
+    async def main() -> None:
+        async with Template(program(*argv), size=1, at="effect") as template:
+            results = await asyncio.gather(*(template.run() for _ in range(10)))
+            assert template.stats["direct"] == 0
+        assert all(result.returncode == 0 for result in results)
+        assert len({result.stdout for result in results}) == 10
+
+    run(main())
+
+
+SOURCES = {
+    # The clock is read by the vDSO: no system call tells.
+    "vdso": """
+        #include <stdio.h>
+        #include <time.h>
+        int main(void) {
+            struct timespec t;
+            clock_gettime(CLOCK_MONOTONIC, &t);
+            printf("%ld.%09ld\\n", (long)t.tv_sec, t.tv_nsec);
+        }""",
+    "rdtsc": """
+        #include <stdio.h>
+        #include <x86intrin.h>
+        int main(void) { printf("%llu\\n", __rdtsc()); }""",
+}
+
+
+@pytest.mark.parametrize("source", SOURCES.values(), ids=SOURCES)
+def test_clocks_without_system_calls(
+    run: Run, tmp_path: Path, compile_c: Callable[[str], Path], source: str
+) -> None:
+    path = compile_c(source)
+
+    async def main() -> None:
+        async with Template([path], size=1, at="effect") as template:
+            outputs = [(await template.run()).stdout for _ in range(5)]
+            assert template.stats["stopped_by"] == -11
+            assert template.stats["direct"] == 0
+        assert len(set(outputs)) == 5
+        assert [float(text) for text in outputs] == sorted(float(text) for text in outputs)
+
+    run(main())
+
+
+def test_forks_do_not_share_an_offset(
+    run: Run, tmp_path: Path, compile_c: Callable[[str], Path]
+) -> None:
+    data = tmp_path / "data"
+    data.write_bytes(bytes(range(97, 123)) * 1000)
+    path = compile_c(
+        """
+        #include <fcntl.h>
+        #include <stdio.h>
+        #include <unistd.h>
+        int main(int argc, char **argv) {
+            char buf[1001] = {0};
+            int fd = open(argv[1], O_RDONLY);
+            lseek(fd, 26, SEEK_SET);
+            printf("%d ", fd);
+            fflush(stdout);
+            for (int i = 0; i < 20; i++) {
+                if (read(fd, buf, 1000) != 1000) return 1;
+                printf("%.3s", buf);
+                usleep(500);
+            }
+        }"""
+    )
+
+    async def main() -> None:
+        async with Engine(1) as engine:
+            direct = await engine.run([path, data])
+        async with Template([path, data], size=2, at="effect") as template:
+            results = await asyncio.gather(*(template.run() for _ in range(20)))
+            assert template.stats["direct"] == 0
+        assert direct.returncode == 0
+        assert {ending(result) for result in results} == {ending(direct)}
+
+    run(main())
+
+
+def test_a_file_that_it_read_changes(
+    run: Run, tmp_path: Path, compile_c: Callable[[str], Path]
+) -> None:
+    data, later = tmp_path / "data", tmp_path / "later"
+    data.write_text("one")
+    path = compile_c(
+        """
+        #include <stdio.h>
+        int main(int argc, char **argv) {
+            char buf[100] = "", more[100] = "";
+            FILE *f = fopen(argv[1], "r"), *g = fopen(argv[2], "r");
+            if (f) fgets(buf, 100, f);
+            if (g) fgets(more, 100, g);
+            printf("%s %s\\n", buf, more);
+        }"""
+    )
+
+    async def main() -> None:
+        async with Template([path, data, later], size=1, at="effect") as template:
+
+            async def says(text: bytes) -> None:
+                async def now() -> bool:
+                    return (await template.run()).stdout == text
+
+                await async_poll(now, f"it says {text!r}", 5)
+                await async_poll(lambda: template.stats["ready"] == 1, "it is ready again")
+
+            await says(b"one \n")
+            data.write_text("two")
+            await says(b"two \n")
+            later.write_text("more")  # was looked for and not found
+            await says(b"two more\n")
+            data.unlink()
+            await says(b" more\n")
+            other = tmp_path / "other"
+            other.write_text("new")
+            other.rename(data)  # another file by the same name
+            await says(b"new more\n")
+
+    run(main())
+
+
+def test_other_arguments_start_by_exec(run: Run) -> None:
+    async def main() -> None:
+        async with Template(program("echo", "a"), size=1, at="effect") as template:
+            assert (await template.run(["b"])).stdout == b"b\n"
+            assert (await template.run(env={"X": "1"})).stdout == b"a\n"
+            assert (await template.run()).stdout == b"a\n"
+            assert (template.stats["direct"], template.stats["forked"]) == (2, 1)
+
+    run(main())
+
+
+def test_a_program_that_crashes_first(run: Run, compile_c: Callable[[str], Path]) -> None:
+    path = compile_c("int main(void) { *(volatile int *)0 = 1; }")
+
+    async def main() -> None:
+        async with Template([path], size=1, at="effect") as template:
+            assert (await template.run()).returncode == -11
+            assert (await template.run()).returncode == -11
+            assert template.stats["direct"] == 0
+
+    run(main())
+
+
+def test_a_program_that_takes_its_time_stops_at_main_if_it_may(
+    run: Run, compile_c: Callable[[str], Path]
+) -> None:
+    path = compile_c(
+        """
+        #include <stdio.h>
+        int main(void) {
+            for (volatile long i = 0; i < 3000000000; i++);
+            puts("x");
+        }"""
+    )
+
+    async def main() -> None:
+        async with Template([path], size=1, at="fixed", start_timeout=0.5) as template:
+            assert template.stats["at_effect"] == 0
+            assert template.stats["ready"] == 1
+
+    run(main())
+
+
+def test_handlers_and_masks_of_the_program(run: Run, compile_c: Callable[[str], Path]) -> None:
+    path = compile_c(
+        """
+        #include <signal.h>
+        #include <stdio.h>
+        #include <stdlib.h>
+        static void handler(int sig) { printf("caught %d\\n", sig); exit(7); }
+        int main(void) {
+            sigset_t set;
+            sigemptyset(&set);
+            sigaddset(&set, SIGUSR1);
+            sigprocmask(SIG_BLOCK, &set, NULL);
+            signal(SIGPIPE, SIG_IGN);
+            signal(SIGSEGV, handler);
+            sigprocmask(SIG_BLOCK, NULL, &set);
+            printf("%d %d %d\\n", sigismember(&set, SIGUSR1), sigismember(&set, SIGSYS),
+                   signal(SIGPIPE, SIG_DFL) == SIG_IGN);
+            *(volatile int *)0 = 1;
+        }"""
+    )
+
+    async def main() -> None:
+        async with Template([path], size=1, at="effect") as template:
+            for _ in range(2):
+                assert ending(await template.run()) == (7, b"1 0 1\ncaught 11\n", b"")
+            assert template.stats["direct"] == 0
+
+    run(main())
+
+
+def test_dispatch_ends_with_the_template(run: Run) -> None:
+    async def main() -> None:
+        async with Template(program("cat", "/proc/self/status"), size=1, at="effect") as template:
+            status = (await template.run()).stdout.decode()
+        assert re.search(r"^SigCgt:\s0+$", status, re.M)
+        assert re.search(r"^Threads:\s1$", status, re.M)
+
+    run(main())
+
+
+@pytest.fixture
+def compile_c(tmp_path: Path) -> Callable[[str], Path]:
+    def build(source: str) -> Path:
+        code, path = tmp_path / "program.c", tmp_path / "program"
+        code.write_text(source)
+        subprocess.run(["cc", "-O1", "-w", code, "-o", path], check=True)
+        return path
+
+    return build
