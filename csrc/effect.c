@@ -76,6 +76,7 @@ static struct {
     int tid, *owner[MAX_OWNERS];
     size_t nowners;
     long searched;
+    unsigned calls;
 } watch;
 
 /* ---- what a call touches ---- */
@@ -369,7 +370,7 @@ static void release(void) {
 static void stop(int before) {
     watch.tid = (int)raw(gettid, 0);
     if (!inputs_for_each_writable(find_owners)) preload_refuse(FSP_REFUSED_MEMORY);
-    preload_serve(before);
+    preload_serve(before, watch.calls);
     release();
 }
 
@@ -384,6 +385,7 @@ static void on_call(int sig, siginfo_t *info, void *context) {
     (void)sig;
     if (info->si_arch == AUDIT_ARCH_X86_64 && is_pure(&call)) {
         r[REG_RAX] = call.result;
+        watch.calls++;
         return;
     }
     stop(info->si_syscall);

@@ -89,8 +89,8 @@ static void tell(enum fsp_snap_kind kind, uint32_t slot, int value) {
         leave(0); /* nobody is left to serve */
 }
 
-static void greet(int value) {
-    struct fsp_snap_reply reply = {FSP_SNAP_HELLO, FSP_SNAP_VERSION, self.running, value};
+static void greet(int value, unsigned calls) {
+    struct fsp_snap_reply reply = {FSP_SNAP_HELLO, FSP_SNAP_VERSION, self.running + calls, value};
     size_t size;
     const void *inputs = inputs_all(&size);
     struct iovec parts[2] = {
@@ -296,11 +296,11 @@ void preload_fail(long error, int index) {
     for (;;) leave(127);
 }
 
-void preload_serve(int value) {
+void preload_serve(int value, unsigned calls) {
     enum fsp_refusal why = refusal();
     if (why) preload_refuse(why);
     raw(get_robust_list, 0, &self.robust_list, &self.robust_size);
-    greet(value);
+    greet(value, calls);
     serve();
 }
 
@@ -334,7 +334,7 @@ static int frozen_main(int argc, char **argv, char **envp) {
     if (!take_channel()) leave(127);
     if (!inputs_add_mapped()) preload_refuse(FSP_REFUSED_INPUTS);
     if (self.effect == 1 || (self.effect && !is_python())) return run_to_effect(argc, argv, envp);
-    preload_serve(is_python());
+    preload_serve(is_python(), 0);
     return enter_main(argc, argv);
 }
 

@@ -10,9 +10,9 @@
 
 /* ---- preload.c ---- */
 
-/* Tell the spawner that this is a template process (and `value`), and serve.  Returns in a fork,
- * settled. */
-void preload_serve(int value);
+/* Tell the spawner that this is a template process, after so many calls, and serve.  Returns in a
+ * fork, settled. */
+void preload_serve(int value, unsigned calls);
 /* In a fork: it cannot be what it should; descriptor `index` is why. */
 _Noreturn void preload_fail(long error, int index);
 /* This cannot be what was asked for. */

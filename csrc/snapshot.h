@@ -106,7 +106,7 @@ enum fsp_snap_kind {
 struct fsp_snap_reply {
     uint32_t kind;
     uint32_t version; /* HELLO */
-    uint32_t slot;    /* FORKED, CHECKPOINT; HELLO: is it past main? */
+    uint32_t slot;    /* FORKED, CHECKPOINT; HELLO: 0 before main, else the pure calls + 1 */
     int32_t value; /* HELLO: it may checkpoint, or what it stopped before; REFUSED, CHECKPOINT: enum
                       fsp_refusal; FORKED: 0, or -errno of the fork; GO: yes or no */
 };

@@ -27,7 +27,7 @@
 #define YOUNG_NS     500000000u  /* one that dies younger is replaced after a while only */
 #define BACKOFF_NS   100000000u  /* the first such while; it doubles up to 128 times */
 #define LOOK_NS      100000000u  /* between two looks at the program's files, */
-#define LOOK_NS_EACH 5000000u    /* and as much more for each of the files */
+#define LOOK_NS_EACH 1000000u    /* and as much more for each of the files */
 #define MISSES       8 /* so many forks that may checkpoint and do not, and none may any more */
 
 struct place {

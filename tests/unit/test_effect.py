@@ -307,6 +307,40 @@ def test_dispatch_ends_with_the_template(run: Run) -> None:
     run(main())
 
 
+def explain(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fastspawn.snapshot", "explain", *args],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def test_explain(tmp_path: Path) -> None:
+    result = explain("--rounds", "3", "--", *program("cat", "/etc/passwd"))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "standard streams" in result.stdout
+    assert re.search(r"^  /.*/libc\.so", result.stdout, re.M)
+    assert re.search(r"^ +\d+ \(\d+\)  fork at the first effect$", result.stdout, re.M)
+
+
+def test_explain_what_cannot_be(tmp_path: Path, compile_c: Callable[[str], Path]) -> None:
+    slow = compile_c("int main(void) { for (volatile int i = 0;; i++); }")
+    text = tmp_path / "text"
+    text.write_text("x")
+    text.chmod(0o755)
+    for args, status, why in (
+        (("--timeout", "0.2", str(slow)), 1, "no stop before an effect: it ended, or ran for more"),
+        ((str(text),), 1, "no template: "),
+        (("nonexistent-program",), 2, "no such program"),
+        ((), 2, ""),
+    ):
+        result = explain(*args)
+        assert result.returncode == status
+        assert why in result.stdout
+        assert "Traceback" not in result.stderr
+
+
 @pytest.fixture
 def compile_c(tmp_path: Path) -> Callable[[str], Path]:
     def build(source: str) -> Path:
