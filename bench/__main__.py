@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import lag, library, report, rows, stall
+from bench import freeze, lag, library, report, rows, stall
 from bench.cases.ways import WAYS
 from bench.harness import tools
 from bench.harness.load import LoadError
@@ -18,7 +18,7 @@ from bench.harness.progress import Progress
 from bench.harness.server import ServerError, environment
 from bench.store import Results
 
-SECTIONS = ("http", "library", "growth", "stall", "lag")
+SECTIONS = ("http", "library", "growth", "stall", "lag", "freeze")
 FAILURES = (LoadError, ServerError, library.WorkerError)
 
 
@@ -145,6 +145,21 @@ class Plan:
             units.append(Unit(f"loop_stall {name}", label, 3 + spawns / 900, guarded))
         return units
 
+    def _freeze(self, number: int) -> list[Unit]:
+        count = 6 * self._options.spawns
+        units = []
+        for name in freeze.PROGRAMS:
+            if f"freeze-{name}" not in self._wanted:
+                continue
+
+            def work(name: str = name) -> rows.Record:
+                return freeze.measure(name, count)
+
+            guarded = self._guarded("freeze", name, freeze.about(name), number, work)
+            label = f"freeze {name}, round {number + 1}"
+            units.append(Unit(f"freeze {name}", label, 1 + 3 * count / 900, guarded))
+        return units
+
     def _lag(self, number: int) -> list[Unit]:
         requests = max(500, self._options.requests // 2)
         checked = self._options.checked // 2
@@ -167,7 +182,8 @@ class Plan:
 
 def all_names() -> list[str]:
     names = [row.name for row in rows.ROWS]
-    return [*names, *WAYS, *(name for name in lag.NAMES if name not in names)]
+    frozen = [f"freeze-{name}" for name in freeze.PROGRAMS]
+    return [*names, *WAYS, *frozen, *(name for name in lag.NAMES if name not in names)]
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -207,6 +223,7 @@ def show_list() -> None:
     print(f"growth   {', '.join(library.GROWTH_WAYS)}")
     print(f"stall    {', '.join(stall.WAYS)}")
     print(f"lag      {', '.join(lag.NAMES)}")
+    print(f"freeze   {', '.join(f'freeze-{name}' for name in freeze.PROGRAMS)}")
 
 
 def chosen_rows(text: str | None) -> set[str]:

@@ -155,6 +155,32 @@ def lag_table(found: dict[str, Row]) -> list[str]:
     return table(head, lines)
 
 
+def freeze_table(found: dict[str, Row]) -> list[str]:
+    ways = ("exec", "main", "effect")
+    head = ["program", *(f"{way}/s" for way in ways), "main to exec", "effect to exec"]
+    head += [*(f"{way} CPU us" for way in ways), "stops before"]
+    lines = []
+    for name, row in found.items():
+        line = without_figures(name, row, len(head))
+        if line is None:
+            rates = {way: by_way(row, way, "per_second") for way in ways}
+            line = [f"`{name}`", *(figure(rates[way].values(), around=False) for way in ways)]
+            line += [times(paired_ratio(rates[way], rates["exec"])) for way in ways[1:]]
+            line += [figure(by_way(row, way, "cpu_us").values(), around=False) for way in ways]
+            stopped = next((r["stopped"] for r in row["rounds"] if r.get("stopped")), None)
+            line.append(stopped or str(row["rounds"][0].get("why_not", {}).get("effect", "")))
+        lines.append(line)
+    return [*table(head, lines), "", *notes(found)]
+
+
+def by_way(row: Row, way: str, column: str) -> dict[int, float]:
+    return {
+        record["round"]: record["ways"][way][column]
+        for record in row["rounds"]
+        if way in record.get("ways", {})
+    }
+
+
 def stall_table(found: dict[str, Row]) -> list[str]:
     head = ["call", "lag p50 ms", "lag p99 ms", "lag max ms"]
     lines = []
@@ -226,6 +252,7 @@ def render(results: Results) -> str:
         ),
         ("loop_stall", "Event-loop lag of a 100 MiB process that spawns", stall_table),
         ("loop_lag", "Event-loop lag while the command sleeps 10 ms", lag_table),
+        ("freeze", "Processes a second, by where they begin (30 at a time, no HTTP)", freeze_table),
     )
     for section, title, maker in makers:
         if found := results.section(section):

@@ -130,8 +130,8 @@ def _name(number: int) -> str:
     return f"system call {number}"
 
 
-def _stop(value: int) -> str:
-    """What a template process says that it stopped before, in words."""
+def stop_of(value: int) -> str:
+    """What a template stopped before, in words, from ``stopped_by`` of ``Template.stats``."""
     if value < 0:
         return "a clock (vDSO, rdtsc) or a fault of its own"
     name = _name(value)
@@ -245,7 +245,7 @@ def _explain(argv: list[str], rounds: int, timeout: float) -> int:
         return 1
     files = _files(data[_REPLY.size :])
     _say(f"runs alike for {calls - 1} system calls, and stops before")
-    _say(f"  {_stop(value)}")
+    _say(f"  {stop_of(value)}")
     _say_files("came from", [name for name, there in files if there])
     _say_files("looked for, and did not find", [name for name, there in files if not there])
     if rounds:
