@@ -19,7 +19,7 @@ C_MAKE := $(MAKE) --no-print-directory -f tests/c/Makefile
 
 MODULE_INPUTS := pyproject.toml setup.py $(wildcard csrc/*.[ch] src/fastspawn/*.p[yx][xd])
 C_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/children/*.[ch] bench/*.[ch])
-PY_FILES := $(wildcard src tests bench setup.py)
+PY_FILES := $(wildcard src tests bench examples setup.py)
 COMPILERS ?= $(or $(strip $(foreach cc,gcc clang,$(if $(shell command -v $(cc)),$(cc)))),cc)
 TARGETS := x86_64-linux-musl aarch64-linux-musl x86_64-macos aarch64-macos
 BACKENDS := clone3 clone vfork posix_spawn fork
@@ -123,7 +123,7 @@ wheel: $(call group,wheel) ## sdist -> wheel -> repair -> the suite against it i
 	    cd "$$work"; $$python -m pytest $(ARGS) sdist/tests
 
 clean: ## remove what was built; the venv stays
-	rm -rf build dist src/*.egg-info src/fastspawn/*.so $(VENV)/.build-*
+	rm -rf build dist src/*.egg-info src/fastspawn/*.so src/fastspawn/_worker $(VENV)/.build-*
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 	find $(wildcard src tests bench) -name __pycache__ -prune -exec rm -rf {} +
 

@@ -1,4 +1,6 @@
-"""The extension module: the Cython binding and the C core. All else is in pyproject.toml.
+"""The extension module (the Cython binding and the C core), and what lies beside it.
+
+All else is in pyproject.toml.
 
 Switches, read from the environment:
 
@@ -12,6 +14,7 @@ import sys
 from glob import glob
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 if sys.platform not in ("linux", "darwin"):
     sys.exit(f"fastspawn runs on Linux and macOS only, not on {sys.platform}")
@@ -26,6 +29,14 @@ CORE = """
 
 # A shared object of its own, which the programs of templates load (csrc/preload.c).
 PRELOAD = "preload effect inputs settle fdmap plan fault".split()
+
+# A program of its own: the worker of a ResettablePool (csrc/worker.c), with the steps of a spawn.
+WORKER = """
+    worker
+    fault plan fdmap path
+    pad pipe settle child spawn wait
+    backend_clone3 backend_clone backend_vfork backend_posix_spawn backend_fork
+""".split()
 
 SANITIZE = os.environ.get("FASTSPAWN_SANITIZE", "")
 COVERAGE = os.environ.get("FASTSPAWN_COVERAGE", "") not in ("", "0")
@@ -53,9 +64,53 @@ preload = Extension(
     extra_compile_args=preload_cflags,
 )
 
+worker = Extension(
+    "fastspawn._worker",
+    [f"csrc/{name}.c" for name in WORKER],
+    include_dirs=["csrc"],
+    depends=glob("csrc/*.h"),
+    extra_compile_args=preload_cflags,
+)
+
+
+class BuildExt(build_ext):
+    """An extension that is no module but a program is linked as one, and lies beside the others."""
+
+    # Not by setup(options=): an editable install forgets those.
+    def initialize_options(self):
+        super().initialize_options()
+        self.build_temp = f"build/{sys.implementation.cache_tag}"
+        self.cython_c_in_temp = True
+        self.cython_directives = directives
+        # The switches above are no file that could be newer than the module.
+        self.force = True
+
+    def get_ext_filename(self, fullname):
+        if fullname.endswith("_worker"):
+            return os.path.join(*fullname.split("."))
+        return super().get_ext_filename(fullname)
+
+    def build_extension(self, ext):
+        if ext.name != worker.name:
+            super().build_extension(ext)
+            return
+        objects = self.compiler.compile(
+            ext.sources,
+            output_dir=os.path.join(self.build_temp, "worker"),
+            include_dirs=ext.include_dirs,
+            extra_postargs=ext.extra_compile_args,
+            depends=ext.depends,
+        )
+        folder, name = os.path.split(self.get_ext_fullpath(ext.name))
+        os.makedirs(folder, exist_ok=True)
+        self.compiler.link_executable(objects, name, folder, extra_postargs=["-pthread"])
+
+
 setup(
+    cmdclass={"build_ext": BuildExt},
     ext_modules=[
         *([preload] if sys.platform == "linux" else []),
+        worker,
         Extension(
             "fastspawn._core",
             ["src/fastspawn/_core.pyx", *(f"csrc/{name}.c" for name in CORE)],
@@ -65,13 +120,4 @@ setup(
             extra_link_args=ldflags,
         ),
     ],
-    options={
-        "build_ext": {
-            "build_temp": f"build/{sys.implementation.cache_tag}",
-            "cython_c_in_temp": True,
-            "cython_directives": directives,
-            # The switches above are no file that could be newer than the module.
-            "force": True,
-        }
-    },
 )

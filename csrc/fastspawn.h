@@ -56,10 +56,11 @@ struct fsp_rlimit {
     struct rlimit value;
 };
 
-#define FSP_FLAG_SETSID          0x1u /* setsid() in the child */
-#define FSP_FLAG_CLOSE_FDS       0x2u /* only 0-2 and keep_fds survive the exec */
-#define FSP_FLAG_RESTORE_SIGNALS 0x4u /* SIGPIPE, SIGXFZ, SIGXFSZ back to default */
-#define FSP_FLAG_SETPGROUP       0x8u /* setpgid(0, pgroup) in the child */
+#define FSP_FLAG_SETSID          0x1u  /* setsid() in the child */
+#define FSP_FLAG_CLOSE_FDS       0x2u  /* only 0-2 and keep_fds survive the exec */
+#define FSP_FLAG_RESTORE_SIGNALS 0x4u  /* SIGPIPE, SIGXFZ, SIGXFSZ back to default */
+#define FSP_FLAG_SETPGROUP       0x8u  /* setpgid(0, pgroup) in the child */
+#define FSP_FLAG_DIE_TOO         0x10u /* KILL when the spawning thread ends (Linux; not set-id) */
 
 #define FSP_ID_NONE ((uint32_t)-1)
 

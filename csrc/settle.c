@@ -9,6 +9,8 @@
 
 #ifdef __linux__
 
+#include <sys/prctl.h>
+
 #ifndef SIGXFZ
 #define SIGXFZ 0 /* not on Linux */
 #endif
@@ -128,6 +130,7 @@ FSP_UNINSTRUMENTED bool fsp_child_settle(struct fsp_launch *l) {
     }
     if (plan->cwd && (r = raw(chdir, plan->cwd)) < 0) return failed(l, r, FSP_STAGE_CWD, -1);
     if (plan->umask >= 0) raw(umask, plan->umask);
+    if (plan->flags & FSP_FLAG_DIE_TOO) raw(prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     reset_signals(l);
     if (plan->flags & FSP_FLAG_SETSID && (r = raw(setsid, 0)) < 0)
         return failed(l, r, FSP_STAGE_SESSION, -1);

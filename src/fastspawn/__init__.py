@@ -29,6 +29,7 @@ from fastspawn._core import STREAM, Job
 from fastspawn._install import install, installed, uninstall
 from fastspawn.command import Command, Limits
 from fastspawn.engine import Engine, Sink
+from fastspawn.pool import PoolJob, ResettablePool, WorkerError
 from fastspawn.process import Process
 from fastspawn.result import Result
 from fastspawn.shortcuts import (
@@ -61,8 +62,10 @@ __all__ = [
     "Engine",
     "Job",
     "Limits",
+    "PoolJob",
     "Popen",
     "Process",
+    "ResettablePool",
     "Result",
     "Sink",
     "SubprocessError",
@@ -71,6 +74,7 @@ __all__ = [
     "TimeoutExpired",
     "WarmJob",
     "WarmPool",
+    "WorkerError",
     "__version__",
     "aio",
     "call",

@@ -39,6 +39,7 @@ strategy = "subprocess"
 pool-size = 2
 pool-max = 3
 pool-age = "1m"
+worker = "node 'a worker'"
 cwd = "/tmp"
 pass-env = ["AWS_*"]
 set-env = { B = "{name}", C = "x=y" }
@@ -105,6 +106,7 @@ def test_every_key(tmp_path: Path) -> None:
                 pool_size=2,
                 pool_max=3,
                 pool_age=60.0,
+                worker=("node", "a worker"),
                 cwd="/tmp",
                 pass_env=("HOME", "AWS_*"),
                 set_env=(("A", "1"), ("B", "2"), ("B", "{name}"), ("C", "x=y")),

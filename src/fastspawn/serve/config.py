@@ -9,7 +9,7 @@ from .paths import ANY_PATH
 
 LoopName = Literal["uvloop", "asyncio"]
 ModeName = Literal["raw", "cgi"]
-StrategyName = Literal["direct", "snapshot", "warm", "auto", "subprocess"]
+StrategyName = Literal["direct", "snapshot", "warm", "pool", "auto", "subprocess"]
 StderrName = Literal["inherit", "discard", "merge"]
 
 
@@ -40,6 +40,8 @@ class RouteConfig:
     """Spares, or workers; None: as the strategy has it."""
     pool_max: int | None = None
     pool_age: float = 300.0
+    worker: tuple[str, ...] | None = None
+    """None: the built-in one."""
     stderr: StderrName = "inherit"
     content_type: str = "text/plain; charset=utf-8"
 

@@ -19,6 +19,8 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, Any, Final
 
+from fastspawn import WorkerError
+
 from .response import (
     CHUNK_END,
     CLOSE,
@@ -346,7 +348,9 @@ class Exchange:
             error = job.error
             why = str(error.strerror) if isinstance(error, OSError) else "no memory"
             text = b"the command could not be started: %b\n" % why.encode()
-            if isinstance(error, MemoryError) or error.errno in _SCARCE:
+            if isinstance(error, WorkerError):
+                self._send_error(connection, 502, text)
+            elif isinstance(error, MemoryError) or error.errno in _SCARCE:
                 self._send_error(connection, 503, text, _RETRY_AFTER)
             else:
                 self._send_error(connection, 500, text)

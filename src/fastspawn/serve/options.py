@@ -95,15 +95,19 @@ def _make() -> list[Option]:
         "(default: raw)", choice("raw", "cgi"), "text", "MODE")  # fmt: skip
     add("strategy", "direct: exec on the C engine; snapshot: fork of a process of the command "
         "that stopped before main; warm: a process that was started before the request and waits "
-        "for its input; auto: snapshot if CMD allows it, else direct; subprocess: asyncio's own "
-        "(default: direct)", choice("direct", "snapshot", "warm", "auto", "subprocess"), "text",
+        "for its input; pool: a child of a worker, which resets by killing it; auto: snapshot if "
+        "CMD allows it, else direct; subprocess: asyncio's own (default: direct)",
+        choice("direct", "snapshot", "warm", "pool", "auto", "subprocess"), "text",
         "NAME")  # fmt: skip
-    add("pool-size", "processes that strategy warm keeps ready at least (default: 1)", number(0),
-        "number", "N")  # fmt: skip
-    add("pool-max", "and at most, when more were needed (default: 8 or --pool-size)", number(1),
-        "number", "N")  # fmt: skip
+    add("pool-size", "processes that strategy warm keeps ready at least (default: 1); workers of "
+        "strategy pool, and so its requests at once (default: by the number of cores)",
+        number(0), "number", "N")  # fmt: skip
+    add("pool-max", "processes that strategy warm keeps at most, when more were needed (default: "
+        "8 or --pool-size)", number(1), "number", "N")  # fmt: skip
     add("pool-age", "how old they get before they are replaced unused (default: 5m)",
         positive(duration), "duration", "TIME")  # fmt: skip
+    add("worker", "for strategy pool, the command line of another worker than the built-in one",
+        values.words, "text", "'CMD ARG...'")  # fmt: skip
     add("shell", "each command is one word, run by `sh -c` (default: off)", values.boolean,
         "flag")  # fmt: skip
     add("cwd", "working directory", values.path, "text", "DIR")

@@ -13,7 +13,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from fastspawn import TemplateError
+from fastspawn import TemplateError, WorkerError
 
 from . import link, settings
 from .pool import LentPool, Pool
@@ -179,6 +179,8 @@ async def _serve(
     service = Service(config, strategies.make, loop, pool)
     try:
         await service.load(config)
+    except WorkerError as error:
+        raise StartError(f"--strategy pool: {error}") from error
     except OSError as error:
         raise StartError(f"cannot start the engine: {error.strerror}") from error
     except TemplateError as error:

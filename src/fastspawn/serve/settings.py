@@ -13,6 +13,8 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Final
 
+from fastspawn.pool import default_size
+
 from . import configfile, options, paths
 from .config import Config, RouteConfig
 from .filling import Filling
@@ -126,11 +128,21 @@ def _route(common: Mapping[str, Any], own: Mapping[str, Any]) -> RouteConfig:
     try:
         if route.pool_max is not None and (route.pool_size or 0) > route.pool_max:
             raise ValueError("--pool-size is more than --pool-max")
+        if route.strategy == "pool":
+            route = _fit_pool(route)
         Filling(route)
     except ValueError as error:
         place = where or ("" if route.path == paths.ANY_PATH else f"{title(route)}: ")
         raise SettingsError(f"{place}{error}") from error
     return route
+
+
+def _fit_pool(route: RouteConfig) -> RouteConfig:
+    """Requests wait where their time is limited: no more than there are workers go further."""
+    size = default_size() if route.pool_size is None else route.pool_size
+    if size < 1:
+        raise ValueError("--strategy pool needs a --pool-size of at least 1")
+    return replace(route, pool_size=size, max_inflight=min(route.max_inflight, size))
 
 
 def _command(command: str | tuple[str, ...], shell: bool) -> tuple[str, ...]:

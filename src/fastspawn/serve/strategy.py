@@ -257,6 +257,10 @@ class Strategies:
             from .warming import WarmStrategy
 
             return WarmStrategy(route, self._engine, self._say)
+        if route.strategy == "pool":
+            from .resetting import PoolStrategy
+
+            return PoolStrategy(route, self._engine, self._say)
         from .subproc import SubprocessStrategy
 
         return SubprocessStrategy(route, self._loop)

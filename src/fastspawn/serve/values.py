@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -73,6 +74,14 @@ def path(text: str) -> str:
     if not text or "\0" in text:
         raise ValueError(f"{text!r} is not a path")
     return text
+
+
+def words(text: str) -> tuple[str, ...]:
+    """A command line, split as a shell does."""
+    found = tuple(shlex.split(text))
+    if not found:
+        raise ValueError("must not be empty")
+    return found
 
 
 def media_type(text: str) -> str:

@@ -1,0 +1,67 @@
+"""The pool strategy: children of long-lived workers (``fastspawn.ResettablePool``)."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from fastspawn import ResettablePool, WorkerError
+
+from .strategy import command_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from .config import RouteConfig
+    from .strategy import Job, SharedEngine, Sink
+
+
+class PoolStrategy:
+    """A worker is free when its child has ended; until then requests wait in the pool."""
+
+    holds_back = False
+    name = "pool"
+    reason = ""
+
+    def __init__(
+        self, route: RouteConfig, engine: SharedEngine, say: Callable[[str], object]
+    ) -> None:
+        self._route = route
+        self._engine = engine
+        self._pool = ResettablePool(
+            command_of(route), size=route.pool_size, worker=route.worker, engine=engine
+        )
+        self._pool.on_trouble = lambda job: say(
+            f"--strategy pool: the workers end at once ({job.error or f'status {job.returncode}'})"
+        )
+
+    def spawn(self, sink: Sink, input: Any) -> Job:
+        return self._pool.submit(sink, input)
+
+    def spawn_as(
+        self,
+        sink: Sink,
+        input: Any,
+        argv: Sequence[str | bytes],
+        env: Mapping[str, str] | Mapping[bytes, bytes],
+        cwd: str | bytes | None = None,
+    ) -> Job:
+        return self._pool.submit(sink, input, command_of(self._route, argv, env, cwd))
+
+    @property
+    def stats(self) -> dict[str, int]:
+        """As ``ResettablePool.stats``."""
+        return self._pool.stats
+
+    async def start(self) -> None:
+        await self._engine.start()
+        try:
+            await self._pool.start()
+        except WorkerError:
+            raise
+        except OSError as error:
+            worker = (self._route.worker or ("the built-in worker",))[0]
+            raise WorkerError(f"cannot run {os.fsdecode(worker)}: {error.strerror}") from error
+
+    async def close(self) -> None:
+        await self._pool.close()
