@@ -122,6 +122,18 @@ SOURCES = {
             clock_gettime(CLOCK_MONOTONIC, &t);
             printf("%ld.%09ld\\n", (long)t.tv_sec, t.tv_nsec);
         }""",
+    # ... and this one not by rdtsc either.
+    "vdso-coarse": """
+        #include <stdio.h>
+        #include <time.h>
+        #include <unistd.h>
+        int main(void) {
+            struct timespec t;
+            clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+            printf("%ld.%09ld\\n", (long)t.tv_sec, t.tv_nsec);
+            fflush(stdout);
+            usleep(20000);
+        }""",
     "rdtsc": """
         #include <stdio.h>
         #include <x86intrin.h>
@@ -159,7 +171,7 @@ def test_forks_do_not_share_an_offset(
         int main(int argc, char **argv) {
             char buf[1001] = {0};
             int fd = open(argv[1], O_RDONLY);
-            lseek(fd, 26, SEEK_SET);
+            lseek(fd, 5, SEEK_SET);
             printf("%d ", fd);
             fflush(stdout);
             for (int i = 0; i < 20; i++) {
@@ -303,6 +315,206 @@ def test_dispatch_ends_with_the_template(run: Run) -> None:
             status = (await template.run()).stdout.decode()
         assert re.search(r"^SigCgt:\s0+$", status, re.M)
         assert re.search(r"^Threads:\s1$", status, re.M)
+
+    run(main())
+
+
+ALWAYS = {
+    # Forks share no memory that they write to.
+    "shared-memory": (
+        """
+        #include <stdio.h>
+        #include <sys/mman.h>
+        int main(void) {
+            int *n = mmap(0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+            puts("");
+            fflush(stdout);
+            printf("%d\\n", ++*n);
+        }""",
+        b"\n1\n",
+    ),
+    # Locks that know their owner by its thread id are the fork's.
+    "locks": (
+        """
+        #define _GNU_SOURCE
+        #include <pthread.h>
+        #include <stdio.h>
+        int main(void) {
+            pthread_mutex_t m = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+            pthread_rwlock_t l = PTHREAD_RWLOCK_INITIALIZER;
+            pthread_mutex_lock(&m);
+            pthread_rwlock_wrlock(&l);
+            puts("held");
+            fflush(stdout);
+            int a = pthread_mutex_unlock(&m), b = pthread_rwlock_unlock(&l);
+            printf("%d %d %d\\n", a, b, pthread_rwlock_tryrdlock(&l));
+        }""",
+        b"held\n0 0 0\n",
+    ),
+    # A mask that would hide the watch is an effect, and is kept.
+    "all-blocked": (
+        """
+        #include <signal.h>
+        #include <stdio.h>
+        int main(void) {
+            sigset_t set;
+            sigfillset(&set);
+            sigprocmask(SIG_SETMASK, &set, NULL);
+            sigprocmask(SIG_BLOCK, NULL, &set);
+            printf("%d\\n", sigismember(&set, SIGSYS));
+        }""",
+        b"1\n",
+    ),
+    "alternate-stack": (
+        """
+        #include <signal.h>
+        #include <stdio.h>
+        #include <stdlib.h>
+        int main(void) {
+            stack_t s = {.ss_sp = malloc(65536), .ss_size = 65536}, now;
+            sigaltstack(&s, NULL);
+            sigaltstack(NULL, &now);
+            printf("%d\\n", now.ss_sp == s.ss_sp);
+        }""",
+        b"1\n",
+    ),
+    "bad-addresses": (
+        """
+        #include <errno.h>
+        #include <fcntl.h>
+        #include <stdio.h>
+        #include <sys/stat.h>
+        int main(void) {
+            struct stat st;
+            int a = open((char *)8, O_RDONLY), e = errno, b = stat((char *)8, &st);
+            printf("%d %d %d %d\\n", a, e == EFAULT, b, errno == EFAULT);
+        }""",
+        b"-1 1 -1 1\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("source", "output"), ALWAYS.values(), ids=ALWAYS)
+def test_what_every_fork_prints(
+    run: Run, compile_c: Callable[[str], Path], source: str, output: bytes
+) -> None:
+    path = compile_c(source)
+
+    async def main() -> None:
+        async with Template([path], size=1, at="effect") as template:
+            for _ in range(3):
+                assert ending(await template.run()) == (0, output, b"")
+            assert template.stats["direct"] == 0
+
+    run(main())
+
+
+NEVER = {
+    "clock": ("#include <time.h>", "struct timespec t; syscall(SYS_clock_gettime, 1, &t)",
+              "(long)t.tv_sec * 1000000000 + t.tv_nsec"),
+    "pid": ("", "long p = syscall(SYS_getpid)", "p"),
+    "tid": ("", "long p = syscall(SYS_gettid)", "p"),
+    "random": ("", "long p; syscall(SYS_getrandom, &p, sizeof p, 0)", "p"),
+    "proc": ("#include <fcntl.h>",
+             'char b[64]; long p = 0, f = open("/proc/self/stat", O_RDONLY); read(f, b, 64);'
+             " p = atol(b)", "p"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("include", "make", "value"), NEVER.values(), ids=NEVER)
+def test_what_no_two_forks_print(
+    run: Run, compile_c: Callable[[str], Path], include: str, make: str, value: str
+) -> None:
+    path = compile_c(
+        f"""
+        #include <stdio.h>
+        #include <stdlib.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        {include}
+        int main(void) {{ {make}; printf("%ld\\n", {value}); }}"""
+    )
+
+    async def main() -> None:
+        async with Template([path], size=1, at="effect") as template:
+            results = [await template.run() for _ in range(4)]
+            assert template.stats["direct"] == 0
+        assert len({result.stdout for result in results}) == 4
+
+    run(main())
+
+
+def test_a_directory_is_listed_by_each_fork(
+    run: Run, tmp_path: Path, compile_c: Callable[[str], Path]
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = compile_c(
+        """
+        #include <dirent.h>
+        #include <stdio.h>
+        int main(int argc, char **argv) {
+            int n = 0;
+            for (DIR *d = opendir(argv[1]); readdir(d); n++);
+            printf("%d\\n", n - 2);
+        }"""
+    )
+
+    async def main() -> None:
+        async with Template([path, folder], size=1, at="effect") as template:
+            for n in range(3):
+                assert (await template.run()).stdout == b"%d\n" % n
+                (folder / str(n)).touch()
+
+    run(main())
+
+
+def test_each_fork_writes(run: Run, tmp_path: Path, compile_c: Callable[[str], Path]) -> None:
+    log = tmp_path / "log"
+    path = compile_c(
+        """
+        #include <fcntl.h>
+        #include <unistd.h>
+        int main(int argc, char **argv) {
+            return write(open(argv[1], O_WRONLY | O_APPEND | O_CREAT, 0600), "x\\n", 2) != 2;
+        }"""
+    )
+
+    async def main() -> None:
+        async with Template([path, log], size=2, at="effect") as template:
+            assert not log.exists()
+            await asyncio.gather(*(template.run(check=True) for _ in range(10)))
+            assert log.read_text() == "x\n" * 10
+
+    run(main())
+
+
+def test_a_change_that_keeps_the_modification_time(
+    run: Run, tmp_path: Path, compile_c: Callable[[str], Path]
+) -> None:
+    data = tmp_path / "data"
+    data.write_text("one")
+    before = data.stat()
+    path = compile_c(
+        """
+        #include <stdio.h>
+        int main(int argc, char **argv) {
+            char buf[100] = "";
+            fgets(buf, 100, fopen(argv[1], "r"));
+            puts(buf);
+        }"""
+    )
+
+    async def main() -> None:
+        async with Template([path, data], size=1, at="effect") as template:
+            assert (await template.run()).stdout == b"one\n"
+            data.write_text("two")
+            os.utime(data, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+            async def is_new() -> bool:
+                return (await template.run()).stdout == b"two\n"
+
+            await async_poll(is_new, "the change was seen", 5)
 
     run(main())
 
