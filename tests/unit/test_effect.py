@@ -416,8 +416,8 @@ NEVER = {
     "tid": ("", "long p = syscall(SYS_gettid)", "p"),
     "random": ("", "long p; syscall(SYS_getrandom, &p, sizeof p, 0)", "p"),
     "proc": ("#include <fcntl.h>",
-             'char b[64]; long p = 0, f = open("/proc/self/stat", O_RDONLY); read(f, b, 64);'
-             " p = atol(b)", "p"),
+             'long p = 0, f = open("/proc/self/stat", O_RDONLY); char b[64]; read(f, b, 64)',
+             "atol(b)"),
 }  # fmt: skip
 
 
