@@ -223,8 +223,9 @@ void fsp_job_read_mail(struct fsp_spawner *s, struct fsp_job *job);
 void fsp_job_abort(struct fsp_spawner *s, struct fsp_job *job);
 void fsp_job_set_due(struct fsp_spawner *s, struct fsp_job *job, enum fsp_due kind, uint64_t at);
 void fsp_job_terminate(struct fsp_spawner *s, struct fsp_job *job);
-/* Its child is no longer its own: it gets another by fsp_job_forked. */
+/* Its child is no longer its own: it gets another by fsp_job_forked, or that back. */
 struct fsp_child fsp_job_part(struct fsp_spawner *s, struct fsp_job *job);
+void fsp_job_rejoin(struct fsp_spawner *s, struct fsp_job *job, struct fsp_child child);
 /* The template process has answered: with a pid, or without (0 or less). */
 void fsp_job_forked(struct fsp_spawner *s, struct fsp_job *job, int pid);
 /* The job is over without having run (or with what it has). */
@@ -237,6 +238,8 @@ void fsp_template_unref(struct fsp_template *t);
 void fsp_templates_orphan(struct fsp_engine *e);
 /* Ask a template process for the job's child; false: there is none to be had. */
 bool fsp_zygote_ask(struct fsp_spawner *s, struct fsp_job *job, uint64_t now);
+/* A job that waits for this one is to be killed. */
+void fsp_zygote_hurry(struct fsp_spawner *s, struct fsp_zygote *z);
 /* The job needs its slot no more; unless it was reaped, nor does anyone after it. */
 void fsp_zygote_leave(struct fsp_spawner *s, struct fsp_job *job, bool reaped);
 #define FSP_IS_ZYGOTE(token) ((token) >> 32 == 0)

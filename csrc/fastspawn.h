@@ -354,20 +354,24 @@ struct fsp_template_state {
     int stopped_by;                     /* the system call, or -signal, before which */
 };
 
-#define FSP_TEMPLATE_CHECKPOINT 0x1u /* forks may checkpoint; those of Python always may */
+#define FSP_TEMPLATE_CHECKPOINT 0x1u /* forks may checkpoint; those of Python may without */
 #define FSP_TEMPLATE_EFFECT                                                                        \
-    0x2u                           /* stop just before the first effect, with argv, environment    \
-                                      and directory as in the plan: only jobs of that very plan    \
-                                      are forks */
-#define FSP_TEMPLATE_FALLBACK 0x4u /* ... but before main if that cannot be */
+    0x2u /* stop just before the first effect, with argv, environment                              \
+            and directory as in the plan: only jobs of that very plan                              \
+            are forks */
+#define FSP_TEMPLATE_FALLBACK      0x4u /* ... but before main if that cannot be */
+#define FSP_TEMPLATE_NO_CHECKPOINT 0x8u /* none may checkpoint */
 
 /*
- * Let every spawner start its process; `library` is the path of the preload object, `timeout` how
+ * Let every spawner start its process; it executes `start` (NULL: `plan`), which names an
+ * interpreter in front of `plan`'s own command where the kernel would end up elsewhere (a script
+ * of env(1)); `library` is the path of the preload object, `timeout` how
  * long (ns) a process may take to main.  The engine's descriptor becomes readable when the
  * state changes.  -ENOMEM, -ESHUTDOWN, -ECHILD (forked), -ENOTSUP (not Linux).
  */
-int fsp_template_new(struct fsp_engine *engine, struct fsp_plan *plan, const char *library,
-                     uint64_t timeout, unsigned flags, struct fsp_template **out);
+int fsp_template_new(struct fsp_engine *engine, struct fsp_plan *plan, struct fsp_plan *start,
+                     const char *library, uint64_t timeout, unsigned flags,
+                     struct fsp_template **out);
 void fsp_template_get_state(struct fsp_template *t, struct fsp_template_state *out);
 /* End its processes, and give it back: jobs that name it still end as they would have. */
 void fsp_template_free(struct fsp_template *t); /* the engine may have gone */

@@ -144,6 +144,7 @@ static void leader_exited(struct fsp_spawner *s, struct fsp_job *job) {
 /* ---- killing ---- */
 
 static void kill_now(struct fsp_spawner *s, struct fsp_job *job) {
+    if (is_waiting(job)) fsp_zygote_hurry(s, job->zygote);
     fsp_kill(&job->child, 1, SIGKILL);
     job->terminating = job->killed = true;
     fsp_job_set_due(s, job, FSP_DUE_KILL, sys_now() + FSP_ABANDON_NS);
@@ -173,12 +174,7 @@ void fsp_job_abort(struct fsp_spawner *s, struct fsp_job *job) {
 }
 
 static void grace_over(struct fsp_spawner *s, struct fsp_job *job) {
-    if (is_waiting(job)) { /* it will be killed when it comes */
-        job->killed = true;
-        fsp_job_set_due(s, job, FSP_DUE_KILL, sys_now() + FSP_ABANDON_NS);
-        return;
-    }
-    if (job->killed) { /* not even KILL ended it: uninterruptible, or lost */
+    if (job->killed && !is_waiting(job)) { /* not even KILL ended it: uninterruptible, or lost */
         job->abandoned = !job->exited;
         finish(s, job);
         return;
@@ -421,6 +417,7 @@ static void start_over(struct fsp_spawner *s, struct fsp_job *job) {
         fsp_job_give_back(job);
         return;
     }
+    job->outcome.status.code = -SIGKILL; /* as if it had been a little faster */
     fsp_in_close(s, job);
     fsp_job_end(job);
 }
@@ -444,7 +441,11 @@ void fsp_job_forked(struct fsp_spawner *s, struct fsp_job *job, int pid) {
         return;
     }
     int pidfd = sys_pidfd_open(pid);
-    job->child = (struct fsp_child){pid, pidfd < 0 ? -1 : pidfd};
+    fsp_job_rejoin(s, job, (struct fsp_child){pid, pidfd < 0 ? -1 : pidfd});
+}
+
+void fsp_job_rejoin(struct fsp_spawner *s, struct fsp_job *job, struct fsp_child child) {
+    job->child = child;
     running(s, job);
     send_signals(job, job->held_signals);
     if (!job->terminating) return;

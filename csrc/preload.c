@@ -57,8 +57,10 @@ static struct {
     int socket, page_fd, library_fd, argc, effect;
     bool running; /* past main: what the program made of itself stays */
     struct fsp_snap_page *page;
-    char *plan; /* FSP_SNAP_PLAN_MAX bytes: the latest request's that had one */
-    int *tid;
+    char *plan;    /* FSP_SNAP_PLAN_MAX bytes: the latest request's that had one */
+    int *tid;      /* what the kernel clears at the end of the thread */
+    int *libc_tid; /* musl: what it takes for the thread's id; NULL: `tid` is that */
+    bool own_name; /* the program goes by its argv[0], not by an interpreter's */
     long robust_list, robust_size;
     uint32_t slot;
     int pid;         /* of the one process that may checkpoint; 0: none */
@@ -113,7 +115,7 @@ static int take_fds(struct msghdr *msg, int fd[3]) {
     return (int)(size / sizeof(int));
 }
 
-/* Wait for a message of at least the first part's size; without a spawner there is no use for us.
+/* Wait for a message of at least the first part's size; -1: there is nobody any more.
  * The number of descriptors that came along, at most 3. */
 static int receive(struct iovec *parts, size_t n, int fd[3]) {
     alignas(struct cmsghdr) char control[CMSG_SPACE(3 * sizeof(int))];
@@ -124,16 +126,17 @@ static int receive(struct iovec *parts, size_t n, int fd[3]) {
     long r;
     do r = raw(recvmsg, self.socket, &msg, MSG_CMSG_CLOEXEC);
     while (r == -EINTR);
-    if (r < (long)parts[0].iov_len) leave(0);
+    if (r < (long)parts[0].iov_len) return -1;
     return take_fds(&msg, fd);
 }
 
 static void receive_request(struct parcel *p) {
     struct iovec parts[2] = {
-        {&p->request, sizeof p->request},
-        {self.plan,   FSP_SNAP_PLAN_MAX}
+        {&p->request,                    sizeof p->request                     },
+        {self.plan + FSP_SNAP_PLAN_FROM, FSP_SNAP_PLAN_MAX - FSP_SNAP_PLAN_FROM}
     };
     p->nfds = receive(parts, 2, p->fd);
+    if (p->nfds < 0) leave(0); /* there is no use for us */
     if (p->request.plan_size) fsp_plan_relocate((struct fsp_plan *)self.plan, p->request.plan_at);
 }
 
@@ -192,16 +195,19 @@ static void settle(const struct parcel *p) {
     if (!fsp_child_settle(&launch)) leave(127);
     close_parcel(p);
     if (null >= 0) raw(close, null);
+    /* As exec would: else its own /proc/self is closed to it, with /dev/stdin and all. */
+    if (fsp_plan_credentials(plan)) raw(prctl, PR_SET_DUMPABLE, 1, 0, 0, 0);
     keep_socket(p);
     if (!self.running) raw(rt_sigprocmask, SIG_SETMASK, &launch.mask, NULL, sizeof launch.mask);
 }
 
 /* 0 in the fork. */
 static long fork_for(const struct parcel *p) {
-    unsigned long flags =
-        CLONE_PARENT | CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD;
+    unsigned long flags = CLONE_PARENT | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD;
+    if (self.libc_tid == NULL) flags |= CLONE_CHILD_SETTID;
     int *pid = &self.page->slot[p->request.slot].pid;
     long r = raw(clone, flags, 0, pid, FSP_CLONE_TID((long)self.tid, 0));
+    if (r == 0 && self.libc_tid) *self.libc_tid = (int)raw(getpid, 0);
     if (r == 0 && self.robust_list) raw(set_robust_list, self.robust_list, self.robust_size);
     return r;
 }
@@ -251,10 +257,22 @@ static int enter_main(int argc, char **argv) {
     char **end = arguments(argv, before, list, plan->argv);
     environ = (char **)plan->envp;
     name_program(list[0]);
+    self.own_name = before == 0;
     return self.main((int)(end - list), list, environ);
 }
 
 /* ---- the way in ---- */
+
+/*
+ * glibc has the kernel keep the thread's id where it looks for it.  musl (1.2) has it clear a lock
+ * there, and its own copy of the id stands near the start of struct pthread.
+ */
+static int *find_tid(int pid) {
+    int *field = (int *)pthread_self();
+    for (size_t i = 0; i < 24; i++)
+        if (field[i] == pid) return &field[i];
+    return NULL;
+}
 
 /* One thread, and an address for its id: else the fork would be no whole process. */
 static enum fsp_refusal refusal(void) {
@@ -262,17 +280,25 @@ static enum fsp_refusal refusal(void) {
     if (raw(newfstatat, AT_FDCWD, "/proc/self/task", &tasks, 0) < 0) return FSP_REFUSED_PROC;
     if (tasks.st_nlink != 3) return FSP_REFUSED_THREADS;
     if (raw(prctl, PR_GET_TID_ADDRESS, &self.tid, 0, 0, 0) < 0) return FSP_REFUSED_KERNEL;
-    return FSP_REFUSED_NOT;
+    self.libc_tid = NULL;
+    int pid = (int)raw(getpid, 0);
+    if (*self.tid == pid) return FSP_REFUSED_NOT;
+    self.libc_tid = find_tid(pid);
+    return self.libc_tid ? FSP_REFUSED_NOT : FSP_REFUSED_KERNEL;
 }
 
 static long map_page(int fd) {
     return raw(mmap, NULL, sizeof *self.page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 }
 
+static long map_plan(void) {
+    return raw(mmap, NULL, FSP_SNAP_PLAN_MAX, PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
 static bool map_memory(void) {
     long page = map_page(self.page_fd);
-    long plan = raw(mmap, NULL, FSP_SNAP_PLAN_MAX, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    long plan = map_plan();
     self.page = (struct fsp_snap_page *)page;
     self.plan = (char *)plan;
     return !failed(page) && !failed(plan);
@@ -309,7 +335,9 @@ static bool take_channel(void) {
     raw(close, self.library_fd);
     bool mapped = map_memory();
     raw(close, self.page_fd);
-    long high = raw(fcntl, self.socket, F_DUPFD_CLOEXEC, KEPT_ABOVE);
+    long high = -EINVAL;
+    for (int floor = KEPT_ABOVE; high == -EINVAL && floor > 3; floor /= 2) /* RLIMIT_NOFILE */
+        high = raw(fcntl, self.socket, F_DUPFD_CLOEXEC, floor);
     if (high >= 0) {
         raw(close, self.socket);
         self.socket = (int)high;
@@ -372,8 +400,9 @@ static bool apply(enum fsp_refusal why) {
 static bool is_accepted(int *errors) {
     struct fsp_snap_reply reply;
     struct iovec part = {&reply, sizeof reply};
-    int fd[3];
-    if (receive(&part, 1, fd) != 2 || reply.kind != FSP_SNAP_GO || !reply.value) return false;
+    int fd[3], n = receive(&part, 1, fd);
+    if (n < 0 || reply.kind != FSP_SNAP_GO || !reply.value) return false;
+    if (n != 2) leave(127); /* no room for them: we are a template process already */
     long page = map_page(fd[0]);
     raw(close, fd[0]);
     *errors = fd[1];
@@ -391,31 +420,50 @@ static void drop_stdio(int errors) {
     raw(close, errors);
 }
 
+/* Nor be ended with it: what its group is told is not for us. */
+static void leave_group(void) {
+    const struct fsp_plan *plan = (struct fsp_plan *)self.plan;
+    if (!(plan->flags & (FSP_FLAG_SETSID | FSP_FLAG_SETPGROUP)) || plan->pgroup) raw(setpgid, 0, 0);
+}
+
 static void join_group(void) {
     const struct fsp_plan *plan = (struct fsp_plan *)self.plan;
     if (plan->flags & FSP_FLAG_SETSID) raw(setsid, 0);
     if (plan->flags & FSP_FLAG_SETPGROUP) raw(setpgid, 0, plan->pgroup);
 }
 
-/* True in the fork that goes on with our own request, false in us, who shall serve. */
-static bool hand_over(int errors) {
+/* A fork goes on with our own request: 0 there; its pid in us, who shall serve; or -errno, and we
+ * go on with it ourselves. */
+static long hand_over(int errors) {
     struct parcel own = {0};
     long r = fork_for(&own);
-    if (r == 0) {
-        raw(close, self.socket);
-        raw(close, errors);
-        join_group();
-        return true;
+    if (r != 0) tell(FSP_SNAP_FORKED, 0, r < 0 ? (int)r : 0);
+    if (r > 0) {
+        drop_stdio(errors);
+        leave_group();
+        return r;
     }
-    tell(FSP_SNAP_FORKED, 0, r < 0 ? (int)r : 0);
-    drop_stdio(errors);
-    return false;
+    raw(close, self.socket);
+    raw(close, errors);
+    if (r == 0) join_group();
+    return r;
+}
+
+/* The first one's plan stays as the program has it: its arguments and its environment are there. */
+static void take_new_plan(void) {
+    self.cwd = ((struct fsp_plan *)self.plan)->cwd;
+    long plan = map_plan();
+    if (failed(plan)) leave(127);
+    self.plan = (char *)plan;
 }
 
 /* What the fork of a later request must not have of the first one's. */
 static void forget_first(void) {
-    environ = (char **)((struct fsp_plan *)self.plan)->envp;
+    const struct fsp_plan *plan = (struct fsp_plan *)self.plan;
+    environ = (char **)plan->envp;
+    if (self.own_name) name_program(plan->argv[0]);
     if (__fpurge) __fpurge(stdin);
+    clearerr(stdin);
 }
 
 /*
@@ -434,16 +482,15 @@ EXPORT int fastspawn_checkpoint(const char *const *files) {
     self.tid = tid;
     for (; files && *files; files++)
         if (!inputs_add(*files, FSP_SNAP_FOLLOW)) why = FSP_REFUSED_INPUTS;
-    if (!apply(why)) return -EAGAIN;
-    if (why || !is_accepted(&errors)) {
+    fflush(NULL);
+    if (!apply(why) || why || !is_accepted(&errors)) {
         raw(close, self.socket);
         return why ? -EBUSY : -EAGAIN;
     }
-    fflush(NULL);
+    long r = hand_over(errors);
+    if (r <= 0) return r < 0 ? -EAGAIN : 0;
     self.running = true;
-    self.cwd = ((struct fsp_plan *)self.plan)->cwd;
-    if (self.cwd) self.cwd = strdup(self.cwd);
-    if (hand_over(errors)) return 0;
+    take_new_plan();
     serve();
     forget_first();
     return 1;

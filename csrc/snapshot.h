@@ -30,9 +30,11 @@
 
 #ifdef __linux__
 
-#define FSP_SNAP_VERSION  2u
-#define FSP_SNAP_SLOTS    1024          /* forks of one template process at a time */
-#define FSP_SNAP_PLAN_MAX (1024 * 1024) /* a larger one does not fit a datagram either */
+#define FSP_SNAP_VERSION   2u
+#define FSP_SNAP_SLOTS     1024 /* forks of one template process at a time */
+/* Not the count of references: it goes on changing. */
+#define FSP_SNAP_PLAN_FROM offsetof(struct fsp_plan, size)
+#define FSP_SNAP_PLAN_MAX  (1024 * 1024) /* a larger one does not fit a datagram either */
 #define FSP_SNAP_VARIABLE                                                                          \
     "FASTSPAWN_SNAPSHOT" /* =SOCKET,PAGE,LIBRARY,ARGC,EFFECT: descriptors, count, 0-2 */
 

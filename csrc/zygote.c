@@ -24,6 +24,7 @@
 #include <sys/uio.h>
 
 #define ANSWER_NS    5000000000u /* a process that takes longer to fork is given up */
+#define HURRY_NS     100000000u  /* ... and sooner when a job that waits for it is to be killed */
 #define YOUNG_NS     500000000u  /* one that dies younger is replaced after a while only */
 #define BACKOFF_NS   100000000u  /* the first such while; it doubles up to 128 times */
 #define LOOK_NS      100000000u  /* between two looks at the program's files, */
@@ -41,7 +42,7 @@ struct place {
 
 struct fsp_template {
     unsigned refs; /* atomic: the maker, the engine's list, zygotes, jobs */
-    struct fsp_plan *plan;
+    struct fsp_plan *plan, *start;
     char *library;
     uint64_t timeout;
     unsigned nspawners, flags;
@@ -69,6 +70,8 @@ struct fsp_zygote {
 
     bool may_checkpoint, at_checkpoint, at_effect;
     int stopped_by;
+    bool unwatched;      /* the poller does not tell its end */
+    struct fsp_job *own; /* whose child it was, until that has the fork */
     uint64_t looked;
     struct fsp_snap_identity file; /* of the program, or the script, as PATH has it */
     char *inputs;                  /* the other files that it came from: fsp_snap_input */
@@ -89,6 +92,7 @@ static struct place *place_of(struct fsp_template *t, const struct fsp_spawner *
 static void unref(struct fsp_template *t) {
     if (__atomic_sub_fetch(&t->refs, 1, __ATOMIC_ACQ_REL) > 0) return;
     fsp_plan_unref(t->plan);
+    fsp_plan_unref(t->start);
     free(t->library);
     free(t);
 }
@@ -112,8 +116,9 @@ static void call_spawners(struct fsp_engine *e) {
     }
 }
 
-int fsp_template_new(struct fsp_engine *e, struct fsp_plan *plan, const char *library,
-                     uint64_t timeout, unsigned flags, struct fsp_template **out) {
+int fsp_template_new(struct fsp_engine *e, struct fsp_plan *plan, struct fsp_plan *start,
+                     const char *library, uint64_t timeout, unsigned flags,
+                     struct fsp_template **out) {
     if (fsp_engine_forked(e)) return -ECHILD;
     struct fsp_template *t = sys_calloc(1, sizeof *t + e->nspawners * sizeof *t->at);
     if (t == NULL) return -ENOMEM;
@@ -121,6 +126,7 @@ int fsp_template_new(struct fsp_engine *e, struct fsp_plan *plan, const char *li
         .refs = 2, .engine = e, .timeout = timeout, .flags = flags, .nspawners = e->nspawners};
     t->state.spawners = e->nspawners;
     t->plan = fsp_plan_ref(plan);
+    t->start = fsp_plan_ref(start ? start : plan);
     t->library = sys_malloc(strlen(library) + 1);
     if (t->library == NULL) {
         t->refs = 1;
@@ -310,8 +316,9 @@ static size_t length(char *const *list) {
 
 /* The program's own plan, with the preload object reached by its descriptor: the loader's list has
  * no way to quote a path. */
-static int plan_with(const struct fsp_plan *plan, const int fd[3], int effect,
+static int plan_with(const struct fsp_template *t, const int fd[3], int effect,
                      struct fsp_plan **out) {
+    const struct fsp_plan *plan = t->start;
     size_t n = length(plan->envp), kept = 0;
     const char **envp = sys_malloc((n + 3) * sizeof *envp);
     char variable[80], preload[PATH_MAX];
@@ -323,7 +330,7 @@ static int plan_with(const struct fsp_plan *plan, const int fd[3], int effect,
         else
             envp[kept++] = plan->envp[i];
     snprintf(variable, sizeof variable, FSP_SNAP_VARIABLE "=%d,%d,%d,%zu,%d", fd[0], fd[1], fd[2],
-             length(plan->argv), effect);
+             length(t->plan->argv), effect);
     int len = snprintf(preload, sizeof preload, "LD_PRELOAD=/proc/self/fd/%d%s%s", fd[2],
                        *others ? ":" : "", others);
     envp[kept++] = variable;
@@ -342,7 +349,7 @@ static int plan_with(const struct fsp_plan *plan, const int fd[3], int effect,
         .umask = effect ? plan->umask : -1, /* the program may ask before it is forked */
         .rlimits = plan->rlimits,
         .nrlimits = effect ? plan->nrlimits : 0,
-        .flags = FSP_FLAG_CLOSE_FDS | FSP_FLAG_RESTORE_SIGNALS | FSP_FLAG_SETPGROUP,
+        .flags = FSP_FLAG_CLOSE_FDS | FSP_FLAG_SETPGROUP | (plan->flags & FSP_FLAG_RESTORE_SIGNALS),
     };
     int r = len < (int)sizeof preload ? fsp_plan_new(&spec, out) : -ENAMETOOLONG;
     free(envp);
@@ -356,7 +363,7 @@ static int spawn(struct fsp_spawner *s, struct fsp_zygote *z, const int fd[3],
         {s->devnull, s->devnull, -1}
     };
     int effect = !z->at_effect ? 0 : z->template->flags & FSP_TEMPLATE_FALLBACK ? 2 : 1;
-    int r = plan_with(z->template->plan, fd, effect, &plan);
+    int r = plan_with(z->template, fd, effect, &plan);
     if (r < 0) return r;
     r = fsp_spawn(plan, &io, s->private ? FSP_SPAWN_PRIVATE : 0, &s->engine->mask, &z->child,
                   error);
@@ -384,6 +391,12 @@ static uint64_t token(const struct fsp_zygote *z, bool child) {
     return (uint64_t)z->id << 1 | child; /* no job's: its generation would be 0 */
 }
 
+/* Something is to be done about it at this time. */
+static void set_due(struct fsp_spawner *s, struct fsp_zygote *z, uint64_t at) {
+    z->due = at;
+    if (at < s->tend_at) s->tend_at = at;
+}
+
 static int watch(struct fsp_spawner *s, struct fsp_zygote *z) {
     int r = fsp_poller_watch(&s->poller, z->socket, FSP_POLL_IN, token(z, false));
     return r < 0 ? r : fsp_poller_watch_child(&s->poller, &z->child, token(z, true));
@@ -394,7 +407,7 @@ static void discard(struct fsp_spawner *s, struct fsp_zygote *z) {
     struct fsp_status status;
     if (z->child.pid > 0) {
         fsp_kill(&z->child, 0, SIGKILL);
-        fsp_wait(&z->child, 1, &status);
+        if (fsp_wait(&z->child, 1, &status) < 0) sys_close(z->child.pidfd);
     }
     close_channel(s, z);
     free_zygote(z);
@@ -443,6 +456,12 @@ static void start(struct fsp_spawner *s, struct fsp_template *t) {
 
 /* ---- a process ends ---- */
 
+/* It hears that nobody wants it any more; one that does not listen is killed. */
+static void let_go(struct fsp_spawner *s, struct fsp_zygote *z) {
+    close_channel(s, z);
+    set_due(s, z, sys_now() + ANSWER_NS);
+}
+
 /* No more requests: another one takes its place, and it leaves when it has answered those it has.
  */
 static void retire(struct fsp_spawner *s, struct fsp_zygote *z) {
@@ -453,7 +472,7 @@ static void retire(struct fsp_spawner *s, struct fsp_zygote *z) {
         if (z->state == READY) set_ready(z, -1);
     }
     z->state = RETIRED;
-    if (z->asked == NULL) close_channel(s, z);
+    if (z->asked == NULL) let_go(s, z);
 }
 
 static void put_down(struct fsp_zygote *z) {
@@ -473,26 +492,57 @@ static struct fsp_job *next_asked(struct fsp_zygote *z) {
     return job;
 }
 
-static void hear_all(struct fsp_spawner *s, struct fsp_zygote *z);
+static bool hear_all(struct fsp_spawner *s, struct fsp_zygote *z);
 
-static void died(struct fsp_spawner *s, struct fsp_zygote *z) {
-    struct fsp_status status;
+static int pid_of(const struct fsp_zygote *z, const struct fsp_job *job) {
+    return z->page->slot[job->zygote_slot].pid;
+}
+
+/* It was a job's child and did not come to fork: it is that job's again, dead or alive.  Its
+ * program has begun, so nothing else could take over. */
+static void give_back(struct fsp_spawner *s, struct fsp_zygote *z) {
+    struct fsp_job *job = next_asked(z);
+    struct fsp_child child = z->child;
+    fsp_poller_forget(&s->poller, child.pidfd, FSP_POLL_IN);
+    z->child = (struct fsp_child){-1, -1};
+    z->own = NULL;
+    fsp_zygote_leave(s, job, true);
+    fsp_job_rejoin(s, job, child);
+}
+
+/* It has no process any more. */
+static void bury(struct fsp_spawner *s, struct fsp_zygote *z, int status) {
     struct fsp_template *t = z->template;
     struct fsp_job *job;
-    if (fsp_wait(&z->child, 0, &status) == 0) return;
-    hear_all(s, z);
     bool was_starting = z->state == STARTING, was_ready = z->state == READY;
     uint64_t now = sys_now(), age = now - z->born;
     retire(s, z);
     if (was_ready) count(t, &t->state.restarted);
-    if (was_starting) set_short(s, z, FSP_REFUSED_EXIT, status.code);
+    if (was_starting) set_short(s, z, FSP_REFUSED_EXIT, status);
     if (was_ready && age < YOUNG_NS) place_of(t, s)->retry_at = now + BACKOFF_NS;
     if (was_ready && age >= YOUNG_NS) place_of(t, s)->failures = 0;
-    while ((job = next_asked(z))) fsp_job_forked(s, job, z->page->slot[job->zygote_slot].pid);
+    while ((job = next_asked(z))) fsp_job_forked(s, job, pid_of(z, job));
     close_channel(s, z);
     unlink_zygote(s, z);
     z->state = DEAD;
     if (z->jobs == 0) free_zygote(z);
+}
+
+static void died(struct fsp_spawner *s, struct fsp_zygote *z) {
+    struct fsp_status status = {0};
+    int r = 1;
+    if (!hear_all(s, z)) return;
+    if (z->own && !pid_of(z, z->own))
+        give_back(s, z);
+    else
+        r = fsp_wait(&z->child, 0, &status);
+    if (r == 0) { /* not waitable yet: traced */
+        z->unwatched = true;
+        s->tend_at = 0;
+        return;
+    }
+    if (r < 0) sys_close(z->child.pidfd);
+    bury(s, z, status.code);
 }
 
 /* ---- requests ---- */
@@ -517,6 +567,12 @@ void fsp_zygote_leave(struct fsp_spawner *s, struct fsp_job *job, bool reaped) {
         z->free[z->nfree++] = (uint16_t)job->zygote_slot;
     }
     if (--z->jobs == 0 && z->state == DEAD) free_zygote(z);
+}
+
+/* The job shall end: a process that does not answer will not be waited for much longer. */
+void fsp_zygote_hurry(struct fsp_spawner *s, struct fsp_zygote *z) {
+    uint64_t soon = sys_now() + HURRY_NS;
+    if (z->due > soon) set_due(s, z, soon);
 }
 
 /* Let descriptors travel with a message. */
@@ -561,8 +617,8 @@ static int request(struct fsp_spawner *s, struct fsp_zygote *z, struct fsp_job *
     _Alignas(struct cmsghdr) char control[CMSG_SPACE(3 * sizeof(int))] = {0};
     struct fsp_snap_request request = {.slot = job->zygote_slot, .mask = s->engine->mask};
     struct iovec parts[2] = {
-        {&request,  sizeof request },
-        {job->plan, job->plan->size}
+        {&request,                               sizeof request                      },
+        {(char *)job->plan + FSP_SNAP_PLAN_FROM, job->plan->size - FSP_SNAP_PLAN_FROM}
     };
     struct msghdr msg = {.msg_iov = parts, .msg_iovlen = 1};
     int send[3], nsend = choose_fds(s, io, request.fd, send);
@@ -578,7 +634,7 @@ static int request(struct fsp_spawner *s, struct fsp_zygote *z, struct fsp_job *
     return (int)FSP_CALL("sendmsg", sendmsg(z->socket, &msg, MSG_DONTWAIT | MSG_NOSIGNAL));
 }
 
-static void remember(struct fsp_zygote *z, struct fsp_job *job) {
+static void remember(struct fsp_spawner *s, struct fsp_zygote *z, struct fsp_job *job) {
     if (z->told != job->plan) {
         fsp_plan_unref(z->told);
         z->told = fsp_plan_ref(job->plan);
@@ -589,7 +645,7 @@ static void remember(struct fsp_zygote *z, struct fsp_job *job) {
     else
         z->asked = job;
     z->last = job;
-    if (z->due == 0) z->due = sys_now() + ANSWER_NS;
+    if (z->due == 0) set_due(s, z, sys_now() + ANSWER_NS);
 }
 
 static bool ask(struct fsp_spawner *s, struct fsp_zygote *z, struct fsp_job *job) {
@@ -604,7 +660,7 @@ static bool ask(struct fsp_spawner *s, struct fsp_zygote *z, struct fsp_job *job
     if (r == 0) r = request(s, z, job, &io);
     fsp_stdio_close(s, &io);
     if (r >= 0) {
-        remember(z, job);
+        remember(s, z, job);
         return true;
     }
     fsp_zygote_leave(s, job, true);
@@ -632,6 +688,11 @@ bool fsp_zygote_ask(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
 
 /* ---- answers ---- */
 
+static bool may_ever_checkpoint(const struct fsp_template *t, bool by_itself) {
+    if (t->flags & FSP_TEMPLATE_NO_CHECKPOINT) return false;
+    return by_itself || t->flags & FSP_TEMPLATE_CHECKPOINT;
+}
+
 static void refused(struct fsp_spawner *s, struct fsp_zygote *z, enum fsp_refusal why) {
     z->due = 0;
     retire(s, z);
@@ -650,23 +711,30 @@ static void greeted(struct fsp_spawner *s, struct fsp_zygote *z, const struct fs
         refused(s, z, FSP_REFUSED_BUILD);
         return;
     }
-    z->may_checkpoint = z->template->flags & FSP_TEMPLATE_CHECKPOINT;
     z->at_effect = reply->slot != 0;
     z->stopped_by = z->at_effect ? reply->value : 0;
-    if (!z->at_effect) z->may_checkpoint |= reply->value != 0;
+    z->may_checkpoint = may_ever_checkpoint(z->template, !z->at_effect && reply->value);
     z->state = READY;
     z->due = 0;
     z->looked = sys_now();
-    place_of(z->template, s)->failures = 0;
+    place_of(z->template, s)->failures = place_of(z->template, s)->misses = 0;
     set_ready(z, 1);
 }
 
-static void forked(struct fsp_spawner *s, struct fsp_zygote *z) {
+/* False: it is no template process any more. */
+static bool forked(struct fsp_spawner *s, struct fsp_zygote *z) {
+    if (z->own && !pid_of(z, z->own)) { /* it could not fork, and goes on as it was */
+        give_back(s, z);
+        bury(s, z, 0);
+        return false;
+    }
     struct fsp_job *job = next_asked(z);
-    if (job == NULL) return;
+    if (job == NULL) return true;
+    z->own = NULL;
     z->due = z->asked ? sys_now() + ANSWER_NS : 0;
-    fsp_job_forked(s, job, z->page->slot[job->zygote_slot].pid);
-    if (z->state == RETIRED && z->asked == NULL) close_channel(s, z);
+    fsp_job_forked(s, job, pid_of(z, job));
+    if (z->state == RETIRED && z->asked == NULL) let_go(s, z);
+    return true;
 }
 
 /* ---- a fork becomes a template process ---- */
@@ -699,8 +767,9 @@ static int adopt(struct fsp_spawner *s, struct fsp_zygote *z, const struct fsp_z
 static void exchange(struct fsp_spawner *s, struct fsp_zygote *z, struct fsp_job *job) {
     struct place *place = place_of(z->template, s);
     z->child = fsp_job_part(s, job);
-    (void)fsp_poller_watch_child(&s->poller, &z->child, token(z, true));
+    z->own = job;
     if (place->zygote) retire(s, place->zygote);
+    place->misses = 0;
     z->state = READY;
     z->at_checkpoint = true;
     count(z->template, &z->template->state.checkpoints);
@@ -711,14 +780,20 @@ static void exchange(struct fsp_spawner *s, struct fsp_zygote *z, struct fsp_job
     job->zygote_slot = (uint32_t)take_slot(z);
     z->of[job->zygote_slot] = job;
     z->jobs++;
-    remember(z, job);
+    remember(s, z, job);
+    /* What the program made of its strings is not what the next request shall find. */
+    fsp_plan_unref(z->told);
+    z->told = NULL;
+    z->unwatched = fsp_poller_watch_child(&s->poller, &z->child, token(z, true)) < 0;
+    if (z->unwatched) s->tend_at = 0;
 }
 
 static bool may_exchange(struct fsp_spawner *s, const struct fsp_zygote *z,
                          const struct fsp_job *job, const struct fsp_snap_reply *reply) {
     const struct place *place = place_of(z->template, s);
     if (reply->version != FSP_SNAP_VERSION || reply->value != FSP_REFUSED_NOT) return false;
-    if (job == NULL || job->child.pidfd < 0 || job->exited || job->terminating) return false;
+    if (place->left || job == NULL || job->child.pidfd < 0) return false;
+    if (job->exited || job->terminating) return false;
     return place->zygote == NULL || !place->zygote->at_checkpoint;
 }
 
@@ -737,6 +812,7 @@ static void asked_to_exchange(struct fsp_spawner *s, struct fsp_zygote *old,
                               int socket) {
     struct fsp_job *job = reply->slot < FSP_SNAP_SLOTS ? old->of[reply->slot] : NULL;
     if (reply->value) refused_to_exchange(s, old, reply);
+    if (job) job->may_checkpoint = false; /* it did ask: no miss */
     struct fsp_zygote *z = may_exchange(s, old, job, reply) ? new_zygote(s, old->template) : NULL;
     if (z == NULL) {
         if (!reply->value) (void)send_go(socket, 0, NULL);
@@ -775,23 +851,25 @@ static long receive(struct fsp_zygote *z, struct fsp_snap_reply *reply, char *mo
     return n;
 }
 
-static void hear_all(struct fsp_spawner *s, struct fsp_zygote *z) {
+/* False: it is no template process any more. */
+static bool hear_all(struct fsp_spawner *s, struct fsp_zygote *z) {
     struct fsp_snap_reply reply;
     int fd;
     while (z->socket >= 0) {
         long n = receive(z, &reply, s->scratch, FSP_SCRATCH, &fd);
-        if (n == -EAGAIN || n == -ENOMEM) return;
+        if (n == -EAGAIN || n == -ENOMEM) break;
         if (n < (long)sizeof reply) { /* it has gone, or is about to */
             fsp_poller_forget(&s->poller, z->socket, FSP_POLL_IN);
-            return;
+            break;
         }
-        if (reply.kind == FSP_SNAP_FORKED)
-            forked(s, z);
-        else if (reply.kind == FSP_SNAP_CHECKPOINT)
+        if (reply.kind == FSP_SNAP_FORKED) {
+            if (!forked(s, z)) return false;
+        } else if (reply.kind == FSP_SNAP_CHECKPOINT)
             asked_to_exchange(s, z, &reply, s->scratch, (size_t)n - sizeof reply, fd);
         else
             greeted(s, z, &reply, s->scratch, (size_t)n - sizeof reply);
     }
+    return true;
 }
 
 void fsp_zygote_ready(struct fsp_spawner *s, uint64_t event) {
@@ -801,12 +879,13 @@ void fsp_zygote_ready(struct fsp_spawner *s, uint64_t event) {
     if (event & 1)
         died(s, z);
     else
-        hear_all(s, z);
+        (void)hear_all(s, z);
 }
 
 /* ---- what is due ---- */
 
 static void expire(struct fsp_spawner *s, struct fsp_zygote *z) {
+    z->due = 0;
     if (z->state == STARTING) {
         retire(s, z);
         set_short(s, z, FSP_REFUSED_TIME, 0);
@@ -843,10 +922,14 @@ static struct fsp_template *next_task(struct fsp_spawner *s, uint64_t now, bool 
     return t;
 }
 
+static uint64_t sooner(uint64_t due, uint64_t other) {
+    return other && other < due ? other : due;
+}
+
 static uint64_t next_due(struct fsp_spawner *s) {
     uint64_t due = UINT64_MAX;
     for (struct fsp_zygote *z = s->zygotes; z; z = z->next)
-        if (z->due && z->due < due) due = z->due;
+        due = sooner(sooner(due, z->due), z->unwatched ? sys_now() + FSP_WATCH_NS : 0);
     pthread_mutex_lock(&s->engine->lock);
     for (struct fsp_template *t = s->engine->templates; t; t = t->next) {
         struct place *place = place_of(t, s);
@@ -861,8 +944,11 @@ void fsp_zygotes_tend(struct fsp_spawner *s) {
     uint64_t now = sys_now();
     struct fsp_template *t;
     bool close;
-    for (struct fsp_zygote *z = s->zygotes; z; z = z->next)
+    for (struct fsp_zygote *z = s->zygotes, *next; z; z = next) {
+        next = z->next;
         if (z->due && z->due <= now) expire(s, z);
+        if (z->unwatched && fsp_has_exited(&z->child)) died(s, z);
+    }
     while ((t = next_task(s, now, &close))) {
         struct fsp_zygote *z = place_of(t, s)->zygote;
         if (!close)
@@ -883,9 +969,10 @@ void fsp_zygotes_stop(struct fsp_spawner *s) {
 
 #else
 
-int fsp_template_new(struct fsp_engine *e, struct fsp_plan *plan, const char *library,
-                     uint64_t timeout, unsigned flags, struct fsp_template **out) {
-    (void)e, (void)plan, (void)library, (void)timeout, (void)flags, (void)out;
+int fsp_template_new(struct fsp_engine *e, struct fsp_plan *plan, struct fsp_plan *start,
+                     const char *library, uint64_t timeout, unsigned flags,
+                     struct fsp_template **out) {
+    (void)e, (void)plan, (void)start, (void)library, (void)timeout, (void)flags, (void)out;
     return -ENOTSUP;
 }
 
@@ -921,6 +1008,10 @@ void fsp_zygote_leave(struct fsp_spawner *s, struct fsp_job *job, bool reaped) {
 
 void fsp_zygote_ready(struct fsp_spawner *s, uint64_t event) {
     (void)s, (void)event;
+}
+
+void fsp_zygote_hurry(struct fsp_spawner *s, struct fsp_zygote *z) {
+    (void)s, (void)z;
 }
 
 void fsp_zygotes_tend(struct fsp_spawner *s) {

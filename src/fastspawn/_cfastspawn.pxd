@@ -212,13 +212,9 @@ cdef extern from "fastspawn.h" nogil:
         unsigned at_effect
         int stopped_by
 
-    enum:
-        FSP_TEMPLATE_CHECKPOINT
-        FSP_TEMPLATE_EFFECT
-        FSP_TEMPLATE_FALLBACK
-
-    int fsp_template_new(fsp_engine *engine, fsp_plan *plan, const char *library,
-                         uint64_t timeout, unsigned flags, fsp_template **out)
+    int fsp_template_new(fsp_engine *engine, fsp_plan *plan, fsp_plan *start,
+                         const char *library, uint64_t timeout, unsigned flags,
+                         fsp_template **out)
     void fsp_template_get_state(fsp_template *t, fsp_template_state *out)
     void fsp_template_free(fsp_template *t)
 

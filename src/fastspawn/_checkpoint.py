@@ -15,6 +15,8 @@ from typing import Any
 
 from fastspawn import _core
 
+_READERS = (io.TextIOWrapper, io.BufferedReader, io.BufferedRandom)
+
 
 def checkpoint() -> None:
     """Everything above this call runs once, everything below it once per request.
@@ -43,6 +45,7 @@ def checkpoint() -> None:
         return
     _flush()
     gc.collect()
+    readers = _stdin_readers()
     gc.freeze()
     result = _core._checkpoint(_files())
     if result < 0:
@@ -56,7 +59,7 @@ def checkpoint() -> None:
         return
     _watch_end()
     if result == 1:
-        _take_request(arguments)
+        _take_request(arguments, readers)
 
 
 def _flush() -> None:
@@ -71,7 +74,24 @@ def _files() -> list[bytes]:
     return [os.path.abspath(os.fsencode(file)) for file in files if file]
 
 
-def _take_request(before: list[bytes]) -> None:
+def _stdin_readers() -> list[Any]:
+    """Whatever may have read ahead from standard input, text before what it reads from."""
+    readers = [
+        thing
+        for thing in gc.get_objects()
+        if issubclass(type(thing), _READERS) and _is_stdin(thing)
+    ]
+    return sorted(readers, key=lambda reader: not issubclass(type(reader), io.TextIOWrapper))
+
+
+def _is_stdin(reader: Any) -> bool:
+    try:
+        return bool(reader.fileno() == 0)
+    except (OSError, ValueError):
+        return False
+
+
+def _take_request(before: list[bytes], readers: list[Any]) -> None:
     arguments = _core._arguments() or before
     given = [os.fsencode(arg) for arg in sys.argv[1:]]
     start = len(before) - len(given)
@@ -81,14 +101,30 @@ def _take_request(before: list[bytes]) -> None:
     environ: Any = os.environ
     environ._data.clear()
     environ._data.update(entry.split(b"=", 1) for entry in _core._environment() if b"=" in entry)
+    _forget_input(readers)
     _reopen_stdin()
     numpy_random: Any = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
 
 
+def _forget_input(readers: list[Any]) -> None:
+    """What they have read ahead is another request's: let them read on to an end."""
+    if not readers:
+        return
+    kept = os.dup(0)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    for reader in readers:
+        with contextlib.suppress(Exception):
+            reader.read()
+    os.dup2(kept, 0)
+    os.close(kept)
+
+
 def _reopen_stdin() -> None:
-    """The old object may have read ahead, of another request."""
+    """A decoder that stopped in the middle of a character cannot be made to forget it."""
     streams: Any = sys
     old = streams.stdin
     if old is None or old is not streams.__stdin__:

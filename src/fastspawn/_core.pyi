@@ -125,11 +125,10 @@ class TemplateCore:
         self,
         engine: EngineCore,
         plan: Plan,
+        start: Plan,
         library: bytes,
         timeout: float | None,
-        checkpoint: bool = ...,
-        effect: bool = ...,
-        fallback: bool = ...,
+        flags: int,
     ) -> None: ...
     def _close(self) -> None: ...
     def _state(self) -> tuple[int, int, int, OSError | None, int]: ...

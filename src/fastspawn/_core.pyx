@@ -747,6 +747,8 @@ cdef class Job:
             self.pid = o.pid
             # What asyncio reports for a child that someone else reaped.
             self.returncode = 255 if o.status.lost else o.status.code
+        elif o.timed_out: # while it waited for a template process
+            self.returncode = o.status.code
         if o.error.err:
             self.error = self.plan.error(&o.error)
         self.c = NULL
@@ -791,21 +793,14 @@ cdef class TemplateCore:
     cdef fsp_template *c
     cdef EngineCore engine
 
-    def _open(self, EngineCore engine not None, Plan plan not None, bytes library, timeout,
-              bint checkpoint=False, bint effect=False, bint fallback=False):
+    def _open(self, EngineCore engine not None, Plan plan not None, Plan start not None,
+              bytes library, timeout, unsigned int flags):
         """Let every spawner of the engine start its process."""
         cdef int r
-        cdef unsigned flags = 0
         if self.c != NULL:
             raise RuntimeError("the template is open already")
-        if checkpoint:
-            flags |= FSP_TEMPLATE_CHECKPOINT
-        if effect:
-            flags |= FSP_TEMPLATE_EFFECT
-        if fallback:
-            flags |= FSP_TEMPLATE_FALLBACK
         engine.check_running()
-        r = fsp_template_new(engine.c, plan.get(), PyBytes_AS_STRING(library),
+        r = fsp_template_new(engine.c, plan.get(), start.get(), PyBytes_AS_STRING(library),
                              nanoseconds(timeout), flags, &self.c)
         if r < 0:
             raise OSError(-r, os.strerror(-r))

@@ -106,3 +106,17 @@ def why_not_template(path: str) -> str | None:
             return f"{path} names no interpreter"
         path = os.fsdecode(words[0])
     return f"{path} is a script of too many scripts"
+
+
+def interpreter_by_env(path: str) -> str | None:
+    """The program that a script with the line ``#!/usr/bin/env NAME`` is for; else None.
+
+    The kernel starts env(1), and there a template would stop.
+    """
+    with open(path, "rb") as file:
+        line = file.readline(256)
+    words = line[2:].split()
+    if line[:2] != b"#!" or len(words) != 2 or os.path.basename(words[0]) != b"env":
+        return None
+    name = words[1]
+    return None if name.startswith(b"-") or b"=" in name else os.fsdecode(name)

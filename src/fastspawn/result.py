@@ -62,6 +62,6 @@ class Result(_Base):
 
 def why_not(job: Job) -> Exception | None:
     """Why a job that has ended did not run; None if it did."""
-    if job.error is None and job.pid is None:
+    if job.error is None and job.returncode is None:
         return RuntimeError("the engine was closed before the command ran")
     return job.error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from fastspawn import _core
 from fastspawn._core import TemplateCore
-from fastspawn._program import why_not_template
+from fastspawn._program import interpreter_by_env, why_not_template
 from fastspawn.command import Command, StrOrBytesPath
 from fastspawn.engine import Engine, _Run
 from fastspawn.result import Result
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 # enum fsp_refusal of csrc/fastspawn.h
 _EXIT, _TIME, _BUILD = 2, 3, 4
+_AT: Final = {
+    "auto": 0,
+    "checkpoint": 1,
+    "main": 8,
+    "effect": 2,
+    "fixed": 6,
+}  # FSP_TEMPLATE_* of csrc/fastspawn.h
 _REASONS: Final = {
     _TIME: "it did not reach main in time",
     _BUILD: "it speaks another version of the protocol",
@@ -31,6 +38,9 @@ _REASONS: Final = {
     9: "it came from more files than can be watched for change",
     10: "it has more memory than can be searched for held locks",
 }
+
+
+_REASONS_LATER: Final = {5: "it has several threads at its checkpoint"}
 
 
 class TemplateError(Exception):
@@ -59,17 +69,20 @@ class Template(TemplateCore):
     ``command`` is a ``Command`` or an argv. ``size`` is the number of template processes (by
     default one for each processor, at most 4), and of the threads of the template's own engine;
     with ``engine`` the template belongs to that one and has as many processes as it has threads.
-    ``at`` is where forks begin: at "main"; at a "checkpoint" that the program calls; just before
-    the program's first "effect" (Linux 5.11, x86-64), where argv, environment and directory are
-    the template's and runs with others start by exec. "auto" is main, and lets Python programs
-    checkpoint; "fixed" is effect where that is possible, else auto.
+    ``at`` is where forks begin: at "main"; at a "checkpoint", which any program may ask for when it
+    has come so far (``fastspawn.checkpoint``, or fastspawn.h's function for other languages); just
+    before the program's first "effect" (Linux 5.11, x86-64), where argv, environment and directory
+    are the template's and runs with others start by exec. "auto" is main, and lets Python programs
+    ask for a checkpoint (no others, since one that may keeps a descriptor more); "fixed" is effect
+    where that is possible, else auto.
     ``start_timeout``: seconds that a template process may take to reach main.
 
     What the forks of one process share, unlike executed ones: the address-space layout and stack
     canary, what constructors made, and the first command line in /proc/PID/cmdline.
 
     A template process that dies is replaced, and so is one whose program changed on disk (noticed
-    within 0.1 s); meanwhile runs start by exec. ``stats`` counts them.
+    within 0.1 s, and 5 ms more for each file that a checkpoint came from); meanwhile runs start by
+    exec. ``stats`` counts them.
     """
 
     def __init__(
@@ -83,11 +96,14 @@ class Template(TemplateCore):
     ) -> None:
         if engine is not None and size is not None:
             raise ValueError("a template has as many processes as its engine has threads")
+        if at not in _AT:
+            raise ValueError(f"at: {at!r} is none of {', '.join(_AT)}")
         if not isinstance(command, Command):
             command = Command(command)
         self.command = command
         self._at = at
         self._timeout = start_timeout
+        self._start_command: Command | None = None
         self._engine = Engine(size) if engine is None else engine
         self._owned = engine is None
 
@@ -109,21 +125,25 @@ class Template(TemplateCore):
             raise
 
     def _check(self) -> str | None:
-        return why_not_template(self.command.resolve())
+        path = self.command.resolve()
+        name = interpreter_by_env(path)
+        if name is not None:
+            self._start_command = self._through(name, path)
+            path = self._start_command.resolve()
+        return why_not_template(path)
+
+    def _through(self, interpreter: str, script: str) -> Command:
+        """The command as env(1) would execute it."""
+        argv = (interpreter, script, *self.command.argv[1:])
+        return Command(argv, **{**self.command._options, "executable": None})
 
     async def _start_processes(self) -> None:
         news = asyncio.Event()
         self._engine.watching.add(news.set)
         try:
-            self._open(
-                self._engine,
-                self.command,
-                _preload(),
-                self._timeout,
-                checkpoint=self._at == "checkpoint",
-                effect=self._at in ("effect", "fixed"),
-                fallback=self._at == "fixed",
-            )
+            start = self._start_command or self.command
+            flags = _AT[self._at]
+            self._open(self._engine, self.command, start, _preload(), self._timeout, flags)
             while not self._is_ready():
                 await news.wait()
                 news.clear()
@@ -140,6 +160,12 @@ class Template(TemplateCore):
             how = f"signal {-status}" if status < 0 else f"status {status}"
             raise TemplateError(f"{self.command.executable} ended before main, with {how}")
         raise TemplateError(f"{self.command.executable}: {_REASONS[why]}")
+
+    @property
+    def no_checkpoint(self) -> str | None:
+        """Why a run that called ``checkpoint`` went on as a plain process; None: none had to."""
+        why = self._no_checkpoint()
+        return None if why == 0 else _REASONS_LATER.get(why) or _REASONS[why]
 
     async def close(self) -> None:
         """End the template processes; with an engine of its own, also what still runs."""

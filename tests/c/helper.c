@@ -126,6 +126,7 @@ static void find_self(const char *argv0) {
 
 void support_begin(int argc, char **argv) {
     find_self(argv[0]);
+    if (argc == 3 && strcmp(argv[1], "--puppet") == 0) support_puppet(argv[2]);
     if (argc < 3 || strcmp(argv[1], "--helper") != 0) return;
     if (strcmp(argv[2], "burn") == 0) burn();
     if (strcmp(argv[2], "linger") == 0) linger();

@@ -29,6 +29,9 @@
 void support_begin(int argc, char **argv);
 extern char support_self[PATH_MAX];
 
+/* Be a template process that misbehaves (puppet.c); never returns. */
+void support_puppet(const char *mode) __attribute__((noreturn));
+
 /* ---- plans ---- */
 
 #define ARGV(...) ((const char *const[]){__VA_ARGS__, NULL})

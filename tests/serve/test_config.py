@@ -36,6 +36,7 @@ path = "/user/{name}"
 methods = ["GET", "POST"]
 command = ["show", "{name}"]
 strategy = "subprocess"
+snapshot-at = "main"
 pool-size = 2
 pool-max = 3
 pool-age = "1m"
@@ -103,6 +104,7 @@ def test_every_key(tmp_path: Path) -> None:
                 methods=("GET", "POST"),
                 command=("show", "{name}"),
                 strategy="subprocess",
+                snapshot_at="main",
                 pool_size=2,
                 pool_max=3,
                 pool_age=60.0,
@@ -171,8 +173,8 @@ def test_flag_before_variable_before_file(tmp_path: Path) -> None:
 def test_every_option_is_a_variable(option: options.Option, tmp_path: Path) -> None:
     texts = {
         "config": write(tmp_path, "port = 77\n"), "loop": "asyncio", "host": "h", "mode": "raw",
-        "strategy": "subprocess", "stderr": "merge", "route": "/a=b", "set-env": "A=1",
-        "pass-env": "A", "fd": "9",
+        "strategy": "subprocess", "snapshot-at": "main", "stderr": "merge",
+        "route": "/a=b", "set-env": "A=1", "pass-env": "A", "fd": "9",
     }  # fmt: skip
     number = "1" if option.kind == "flag" else "3"
     text = texts.get(option.name, number)

@@ -10,6 +10,7 @@ from .paths import ANY_PATH
 LoopName = Literal["uvloop", "asyncio"]
 ModeName = Literal["raw", "cgi"]
 StrategyName = Literal["direct", "snapshot", "warm", "pool", "auto", "subprocess"]
+SnapshotAt = Literal["auto", "main", "checkpoint"]
 StderrName = Literal["inherit", "discard", "merge"]
 
 
@@ -36,6 +37,7 @@ class RouteConfig:
 
     mode: ModeName = "raw"
     strategy: StrategyName = "direct"
+    snapshot_at: SnapshotAt = "auto"
     pool_size: int | None = None
     """Spares, or workers; None: as the strategy has it."""
     pool_max: int | None = None

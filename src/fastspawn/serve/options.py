@@ -99,6 +99,9 @@ def _make() -> list[Option]:
         "CMD allows it, else direct; subprocess: asyncio's own (default: direct)",
         choice("direct", "snapshot", "warm", "pool", "auto", "subprocess"), "text",
         "NAME")  # fmt: skip
+    add("snapshot-at", "where forks begin: main; checkpoint: where the command asks for it; auto: "
+        "there if it is a Python program (default: auto)", choice("auto", "main", "checkpoint"),
+        "text", "PLACE")  # fmt: skip
     add("pool-size", "processes that strategy warm keeps ready at least (default: 1); workers of "
         "strategy pool, and so its requests at once (default: by the number of cores)",
         number(0), "number", "N")  # fmt: skip

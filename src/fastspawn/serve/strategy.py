@@ -183,29 +183,39 @@ class SnapshotStrategy(DirectStrategy):
 
     name = "snapshot"
 
-    def __init__(self, route: RouteConfig, engine: SharedEngine) -> None:
+    def __init__(
+        self, route: RouteConfig, engine: SharedEngine, say: Callable[[str], object]
+    ) -> None:
         super().__init__(route, engine)
-        self._template = Template(command_of(route), engine=engine)
+        self._say = say
+        self._template = Template(command_of(route), engine=engine, at=route.snapshot_at)
         self._submit = partial(engine.submit, template=self._template)
         self.spawn = partial(self._submit, self._template.command)
 
     async def start(self) -> None:
         await super().start()
         await self._template.start()
+        self._engine.watching.add(self._hear)
+
+    def _hear(self) -> None:
+        why = self._template.no_checkpoint
+        if why is not None:
+            self._engine.watching.discard(self._hear)
+            self._say(f"{where(self._route)}no template at checkpoint(): {why}")
 
     async def close(self) -> None:
+        self._engine.watching.discard(self._hear)
         await self._template.close()
+
+
+def where(route: RouteConfig) -> str:
+    """What a line about the route begins with."""
+    return "" if route.path == ANY_PATH else f"route {route.path}: "
 
 
 class AutoStrategy(SnapshotStrategy):
     """Forks where the program allows it. Where it does not, its template is never open, and what
     names it is executed."""
-
-    def __init__(
-        self, route: RouteConfig, engine: SharedEngine, say: Callable[[str], object]
-    ) -> None:
-        super().__init__(route, engine)
-        self._say = say
 
     async def start(self) -> None:
         try:
@@ -216,8 +226,7 @@ class AutoStrategy(SnapshotStrategy):
             await DirectStrategy.start(self)
             self.name, self.reason = "direct", str(error)
         why = f": {self.reason}" if self.reason else ""
-        where = "" if self._route.path == ANY_PATH else f"route {self._route.path}: "
-        self._say(f"{where}--strategy auto is {self.name}{why}")
+        self._say(f"{where(self._route)}--strategy auto is {self.name}{why}")
 
 
 class SharedEngine(Engine):
@@ -250,7 +259,7 @@ class Strategies:
         if route.strategy == "direct":
             return DirectStrategy(route, self._engine)
         if route.strategy == "snapshot":
-            return SnapshotStrategy(route, self._engine)
+            return SnapshotStrategy(route, self._engine, self._say)
         if route.strategy == "auto":
             return AutoStrategy(route, self._engine, self._say)
         if route.strategy == "warm":

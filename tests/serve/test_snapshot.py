@@ -1,0 +1,50 @@
+"""--strategy snapshot: what the server says of its templates."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from serve.harness import Server, poll
+from support import LINUX
+
+pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
+
+Serve = Callable[..., Server]
+THREADS = """
+import threading
+from fastspawn import checkpoint
+stop = threading.Event()
+threading.Thread(target=stop.wait).start()
+checkpoint()
+print('on')
+stop.set()
+"""
+
+
+def test_why_there_is_no_template_at_a_checkpoint(start: Serve, loop: str) -> None:
+    """Said once, though each request meets the reason again."""
+    server = start(
+        "--strategy", "snapshot", "--loop", loop, command=(sys.executable, "-c", THREADS)
+    )
+    said = "no template at checkpoint(): it has several threads at its checkpoint\n"
+    with server.connect() as client:
+        for _ in range(3):
+            client.get()
+            assert client.read().body == b"on\n"
+    poll(lambda: said in server.errors(), "the reason")
+    assert server.errors().count(said) == 1
+
+
+@pytest.mark.parametrize("place", ["main", "checkpoint", "auto"])
+def test_where_forks_begin(start: Serve, loop: str, place: str) -> None:
+    text = "import os\nfrom fastspawn import checkpoint\nabove = os.getpid()\ncheckpoint()\n"
+    text += "print(above == os.getpid())\n"
+    server = start("--strategy", "snapshot", "--snapshot-at", place, "--spawners", "1", "--loop",
+                   loop, command=(sys.executable, "-c", text))  # fmt: skip
+    with server.connect() as client:
+        for _ in range(3):
+            client.get()
+            assert client.read().body == (b"True\n" if place == "main" else b"False\n")
