@@ -230,8 +230,11 @@ class ResettablePool:
             raise RuntimeError("the pool is not running")
         settings = self._settings if command is None else _Settings(command)
         job = PoolJob(self, settings, sink, input)
-        self._waiting.append(job)
         self._counts["requests"] += 1
+        if len(settings.tail) > _FRAME_MAX - 64:
+            self._loop.call_soon(job._refused, errno.E2BIG)
+            return job
+        self._waiting.append(job)
         if self._failures >= _TROUBLE and not self._workers:
             self._loop.call_soon(self._give_up)
         self._assign()
@@ -271,6 +274,8 @@ class ResettablePool:
 
     def _lost(self, worker: _Worker, request: PoolJob | None) -> None:
         """It has ended."""
+        if worker.job.cancelled:
+            self._open = False  # the engine is closing
         self._workers.discard(worker)
         with suppress(ValueError):
             self._idle.remove(worker)
@@ -283,6 +288,8 @@ class ResettablePool:
                 self._counts["failed"] += 1
                 request._end_without(worker)
         if not self._open:
+            while self._waiting:
+                self._waiting.popleft()._end_without(None)
             return
         self._counts["died"] += 1
         soon = self._loop.time() - worker.born < _SOON

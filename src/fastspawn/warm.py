@@ -267,6 +267,9 @@ class WarmPool:
         if spare not in self._ready:
             return  # it was to end
         self._ready.remove(spare)
+        if job.cancelled:
+            self._open = False  # the engine is closing
+            return
         self._low = min(self._low, len(self._ready))
         self._counts["died"] += 1
         now = self._loop.time()
@@ -382,20 +385,24 @@ class WarmJob:
     # ---- the process's
 
     def on_start(self, job: Job) -> None:
-        # Adopted in time: nobody else will be sent this.
+        """The process was there in time: nobody else will be sent the input."""
         self._kept.clear()
         self._streams = False
 
     def on_output(self, data: bytes) -> None:
+        """Handed on."""
         self._sink.on_output(data)
 
     def on_errors(self, data: bytes) -> None:
+        """Handed on."""
         self._sink.on_errors(data)
 
     def on_drain(self) -> None:
+        """Handed on."""
         self._sink.on_drain()
 
     def on_exit(self, job: Job) -> None:
+        """Handed on, unless it was a spare that got nothing of the request."""
         if not job.spare:
             self._pool._served()
         elif not self._cancelled and not job.cancelled:

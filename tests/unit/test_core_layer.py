@@ -14,11 +14,11 @@ from types import ModuleType
 import pytest
 
 import fastspawn
-from fastspawn import _core, command, engine, process, result
+from fastspawn import _core, command, engine, pool, process, result, warm
 
 ROOT = Path(__file__).parents[2]
 CSRC = sorted((ROOT / "csrc").glob("*.[ch]"))
-MODULES = [fastspawn, _core, command, engine, process, result]
+MODULES = [fastspawn, _core, command, engine, pool, process, result, warm]
 
 # ---- the C core ----------------------------------------------------------------------------------
 

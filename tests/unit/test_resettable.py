@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import signal
@@ -372,6 +373,31 @@ async def test_an_engine_that_others_use(engine: Engine) -> None:
     await pool.close()
     await gone(*pids)
     assert engine.live == 0
+
+
+async def test_an_engine_that_is_closed_first() -> None:
+    engine = Engine(1)
+    await engine.start()
+    pool = ResettablePool(sh("sleep 60"), size=1, engine=engine)
+    await pool.start()
+    tasks = [asyncio.create_task(pool.run()) for _ in range(2)]
+    await async_poll(lambda: pool.stats["waiting"] == 1, "one runs")
+    await engine.close()
+    for ended in await asyncio.gather(*tasks, return_exceptions=True):
+        assert isinstance(ended, RuntimeError) or ended.cancelled  # type: ignore[union-attr]
+    await pool.close()
+    with pytest.raises(RuntimeError):
+        pool.submit(None)
+
+
+async def test_more_than_a_frame_holds() -> None:
+    async with ResettablePool(["true"], size=1) as pool:
+        for _ in range(2):
+            with pytest.raises(OSError, match="too long") as caught:
+                await pool.run(args=["x" * 100_000] * 50)
+            assert caught.value.errno == errno.E2BIG
+        assert (await pool.run()).returncode == 0
+        assert pool.stats["died"] == 0
 
 
 def test_what_cannot_be() -> None:

@@ -319,6 +319,18 @@ async def test_closing_the_engine_ends_all() -> None:
     assert (await task).cancelled
 
 
+async def test_an_engine_that_is_closed_first() -> None:
+    engine = Engine(1)
+    await engine.start()
+    pool = WarmPool(CAT, size=2, engine=engine)
+    await pool.start()
+    await engine.close()
+    await pool.close()
+    assert pool.stats["spares"] == 0
+    with pytest.raises(RuntimeError):
+        await pool.run()
+
+
 async def test_a_program_that_is_missing() -> None:
     with pytest.raises(FileNotFoundError):
         await WarmPool(["./missing"]).start()
