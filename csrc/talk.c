@@ -134,7 +134,7 @@ static int collect(struct fsp_talk *talk, int stream, bool last) {
 /* ---- wait ---- */
 
 /* How a talk waits: until when, and with which signals let through. */
-struct wait {
+struct pause {
     uint64_t deadline, mask;
 };
 
@@ -151,7 +151,7 @@ static uint64_t left(uint64_t deadline) {
 #ifdef __linux__
 
 /* Signals are let through only inside the call, which one that came before it ends at once. */
-static int sys_poll(struct pollfd *fds, nfds_t n, uint64_t ns, const struct wait *wait) {
+static int sys_poll(struct pollfd *fds, nfds_t n, uint64_t ns, const struct pause *wait) {
     struct {
         long sec, nsec;
     } time = {(long)(ns / 1000000000), (long)(ns % 1000000000)};
@@ -159,12 +159,12 @@ static int sys_poll(struct pollfd *fds, nfds_t n, uint64_t ns, const struct wait
                                          sizeof wait->mask));
 }
 
-static void begin(struct wait *wait) {
+static void begin(struct pause *wait) {
     const uint64_t all = ~(uint64_t)0;
     sys_sigmask(&all, &wait->mask);
 }
 
-static void end(const struct wait *wait) {
+static void end(const struct pause *wait) {
     sys_sigmask(&wait->mask, NULL);
 }
 
@@ -172,17 +172,17 @@ static void end(const struct wait *wait) {
 
 #else
 
-static int sys_poll(struct pollfd *fds, nfds_t n, uint64_t ns, const struct wait *wait) {
+static int sys_poll(struct pollfd *fds, nfds_t n, uint64_t ns, const struct pause *wait) {
     uint64_t ms = ns / 1000000 + (ns % 1000000 != 0);
     (void)wait;
     return (int)FSP_CALL("poll", poll(fds, n, ns == EVER ? -1 : ms > INT_MAX ? INT_MAX : (int)ms));
 }
 
-static void begin(struct wait *wait) {
+static void begin(struct pause *wait) {
     (void)wait;
 }
 
-static void end(const struct wait *wait) {
+static void end(const struct pause *wait) {
     (void)wait;
 }
 
@@ -196,7 +196,7 @@ static bool is_open(const struct fsp_talk *talk) {
 }
 
 /* One wait for any of the pipes, and what it brought: 1, 0 at the deadline, -errno. */
-static int pump(struct fsp_talk *talk, const struct wait *wait) {
+static int pump(struct fsp_talk *talk, const struct pause *wait) {
     struct pollfd fds[3];
     for (int i = 0; i < 3; i++) fds[i] = (struct pollfd){talk->fd[i], i ? POLLIN : POLLOUT, 0};
     int r = sys_poll(fds, 3, left(wait->deadline), wait);
@@ -215,7 +215,7 @@ static int pump(struct fsp_talk *talk, const struct wait *wait) {
 }
 
 /* Without a pidfd the exit can only be looked for, now and then. */
-static int wait_for_exit(const struct fsp_talk *talk, uint64_t *nap, const struct wait *wait) {
+static int wait_for_exit(const struct fsp_talk *talk, uint64_t *nap, const struct pause *wait) {
     struct pollfd fd = {talk->child.pidfd, POLLIN, 0};
     uint64_t ns = left(wait->deadline);
     if (ns == 0) return 0;
@@ -226,7 +226,7 @@ static int wait_for_exit(const struct fsp_talk *talk, uint64_t *nap, const struc
 }
 
 /* `look`: the pipes have just come to their end, so the child has, too, most likely. */
-static int reap(struct fsp_talk *talk, bool look, const struct wait *wait) {
+static int reap(struct fsp_talk *talk, bool look, const struct pause *wait) {
     uint64_t nap = NAP_FIRST;
     int r = 0;
     for (;;) {
@@ -238,7 +238,7 @@ static int reap(struct fsp_talk *talk, bool look, const struct wait *wait) {
     }
 }
 
-static int talk_on(struct fsp_talk *talk, const struct wait *wait) {
+static int talk_on(struct fsp_talk *talk, const struct pause *wait) {
     bool look = is_open(talk) || left(wait->deadline) == 0;
     if (talk->fd[0] >= 0) feed(talk);
     while (is_open(talk)) {
@@ -252,7 +252,7 @@ static int talk_on(struct fsp_talk *talk, const struct wait *wait) {
 }
 
 int fsp_talk(struct fsp_talk *talk, uint64_t deadline) {
-    struct wait wait = {.deadline = deadline};
+    struct pause wait = {.deadline = deadline};
     begin(&wait);
     int r = talk_on(talk, &wait);
     end(&wait);

@@ -141,7 +141,7 @@ def test_help_and_version() -> None:
     assert result.stderr == ""
     for option in ("--port", "--exec-timeout", "--no-access-log"):
         assert option in result.stdout
-    assert "--worker " not in result.stdout
+    assert "--from-supervisor" not in result.stdout
     result = run("--version")
     assert result.returncode == 0
     assert re.fullmatch(r"fastspawn \d+\.\d+\S*\n", result.stdout)

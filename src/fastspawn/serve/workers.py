@@ -24,7 +24,7 @@ from .pool import Broker
 if TYPE_CHECKING:
     from .config import Config
 
-FLAG: Final = "--worker"
+FLAG: Final = "--from-supervisor"
 """The supervisor's word to a worker, followed by the descriptors of its sockets."""
 
 _STEADY: Final = 5.0
