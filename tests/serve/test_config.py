@@ -285,7 +285,7 @@ def test_no_file(tmp_path: Path) -> None:
         (["--set-env", "A"], ["--set-env", "'A' is not NAME=VALUE"]),
         (["--set-env", "=x"], ["--set-env"]),
         (["--pass-env", "A=B"], ["--pass-env"]),
-        (["--worker", "3"], ["--worker is between a supervisor and its workers"]),
+        (["--from-supervisor", "3"], ["--from-supervisor is between a supervisor and its workers"]),
         (["--max-inflight-total", "0"], ["--max-inflight-total", "of at least 1"]),
     ],
     ids=lambda value: " ".join(value)[:40],
