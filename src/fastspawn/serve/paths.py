@@ -141,7 +141,8 @@ class _Node(Generic[T]):
         self.rest: _Leaf[T] | None = None
 
 
-class Found(NamedTuple, Generic[T]):
+@dataclass(frozen=True)
+class Found(Generic[T]):  # no NamedTuple: Python 3.10 has no generic ones
     what: T
     values: dict[str, str]
 
