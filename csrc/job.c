@@ -369,7 +369,6 @@ static int spawn(struct fsp_spawner *s, struct fsp_job *job, struct fsp_error *e
 }
 
 static void enlist(struct fsp_spawner *s, struct fsp_job *job) {
-    job->started_at = sys_now();
     job->next_due = UINT64_MAX;
     fsp_slots_add(&s->slots, job);
     fsp_heap_add(&s->heap, job);
@@ -470,6 +469,8 @@ int fsp_job_start(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
     if (job->give_up_at == 0) job->give_up_at = now + FSP_RETRY_NS;
     int r = reserve(s);
     error = (struct fsp_error){-r, FSP_STAGE_PREPARE, -1};
+    /* Before there is a child: a detached one may have ended by the time that clone returns. */
+    job->started_at = sys_now();
     if (r == 0 && fsp_zygote_ask(s, job, now)) {
         enlist(s, job);
         return 0;

@@ -202,6 +202,13 @@ async def test_wall(engine: Engine) -> None:
     assert 0.1 <= result.wall <= time.monotonic() - before
 
 
+async def test_wall_counts_from_before_the_child_is(engine: Engine) -> None:
+    # Detached starts go on while their children run: no child has used more CPU than time passed.
+    results = await asyncio.gather(*(engine.run(["echo", "hi"]) for _ in range(300)))
+    for result in results:
+        assert result.rusage.ru_utime + result.rusage.ru_stime <= result.wall
+
+
 async def test_rusage(engine: Engine) -> None:
     # User time, of the command and of a descendant that it waited for.
     result = await engine.run([sys.executable, "-ISc", "sum(i * i for i in range(1_000_000))"])
