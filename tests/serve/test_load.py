@@ -7,6 +7,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from serve.harness import Client, Server, asleep, children, fds, poll, reset_peak, resident, threads
@@ -97,6 +98,22 @@ def test_overload(serve: Serve, script: Script) -> None:
     with server.connect() as client:
         client.post(b"again")
         assert client.read().body == b"again"
+
+
+def test_a_storm_is_refused_whole(serve: Serve, script: Script) -> None:
+    """Every client hears 503, those that leave are forgotten, and the server goes on."""
+    server = serve("--max-inflight", "1", "--queue", "0", command=script("exec sleep 30"))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(400)]
+        clients[0].get()
+        poll(lambda: children(server.pid), "a process")
+        for client in clients[1:]:
+            client.get()
+        for client in clients[300:350]:
+            client.sock.close()
+        assert {client.read().status for client in clients[1:300] + clients[350:]} == {503}
+        clients[1].get()
+        assert clients[1].read().status == 503
 
 
 def test_more_clients_than_descriptors(serve: Serve, strategy: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from fastspawn.serve.admission import Admission
 from fastspawn.serve.config import Config
 from fastspawn.serve.protocol import Connection
+from fastspawn.serve.refusals import PROMPT, TICK
 from fastspawn.serve.service import Service
 from serve.harness import BOUND
 
@@ -138,6 +139,50 @@ def test_admission() -> None:
         return events
 
     assert asyncio.run(run()) == ["start a", "start b", "refuse f", "start c", "start e"]
+
+
+def test_a_storm_of_refusals_waits_in_order() -> None:
+    async def run() -> tuple[list[str], float]:
+        events: list[str] = []
+        loop = asyncio.get_running_loop()
+        admission = Admission(loop, 1, 0, None)
+        entrants = [Entrant(str(i), events) for i in range(500)]
+        for entrant in entrants:
+            admission.enter(entrant)
+        assert len(events) == 1 + PROMPT
+        admission.withdraw(entrants[300])
+        began = loop.time()
+        await until(lambda: len(events) == 499)
+        return events, loop.time() - began
+
+    events, took = asyncio.run(run())
+    assert events == ["start 0", *(f"refuse {i}" for i in range(1, 500) if i != 300)]
+    assert took > TICK
+
+
+def test_few_refusals_are_never_late() -> None:
+    async def run() -> None:
+        events: list[str] = []
+        admission = Admission(asyncio.get_running_loop(), 1, 0, None)
+        admission.enter(Entrant("first", events))
+        for i in range(100):
+            admission.enter(Entrant(str(i), events))
+            assert len(events) == 2 + i
+            await asyncio.sleep(TICK / 20)
+
+    asyncio.run(run())
+
+
+def test_an_admission_that_closes_refuses_those_who_still_wait_to_hear_it() -> None:
+    async def run() -> list[str]:
+        events: list[str] = []
+        admission = Admission(asyncio.get_running_loop(), 1, 0, None)
+        for i in range(100):
+            admission.enter(Entrant(str(i), events))
+        admission.close()
+        return events
+
+    assert asyncio.run(run()) == ["start 0", *(f"refuse {i}" for i in range(1, 100))]
 
 
 def test_admission_timeout() -> None:

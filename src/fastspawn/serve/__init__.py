@@ -7,7 +7,7 @@ One process per request. A request reads down the files and its answer reads bac
     filling.py    what of the request's path gets into command line and environment
     modes.py      how a process comes of a request, and an answer of the process
     exchange.py   one request and its answer
-    admission.py  how many may run, how many may wait
+    admission.py  how many may run, how many may wait (``refusals.py``: when the others hear no)
     strategy.py   how the process comes to be (engine or standard library)
     response.py   status lines, header fields, chunked framing
 

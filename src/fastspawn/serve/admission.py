@@ -1,8 +1,8 @@
 """How many requests run at once, how many wait, and for how long.
 
 More processes than cores only fight for them, but sleeping ones cost little, so the number
-that may run is large and the rest waits in order. What would wait too long is refused at once
-(queue full) or when its time is up.
+that may run is large and the rest waits in order. What would wait too long is refused: without
+a wait (queue full) or when its time is up.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import asyncio
 from collections import OrderedDict
 from typing import Protocol
 
+from .refusals import Refusals, Refused
 
-class Entrant(Protocol):
+
+class Entrant(Refused, Protocol):
     """What asks to be admitted."""
 
     def start(self) -> None:
@@ -28,7 +30,16 @@ class Admission:
     Invariant: while anything waits, no place is free.
     """
 
-    __slots__ = ("_capacity", "_free", "_limit", "_loop", "_queue", "_timeout", "_timer")
+    __slots__ = (
+        "_capacity",
+        "_free",
+        "_limit",
+        "_loop",
+        "_queue",
+        "_refusals",
+        "_timeout",
+        "_timer",
+    )
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, limit: int, capacity: int, timeout: float | None
@@ -39,6 +50,7 @@ class Admission:
         self._timeout = timeout
         self._queue: OrderedDict[Entrant, float] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
+        self._refusals = Refusals(loop)
 
     @property
     def running(self) -> int:
@@ -56,7 +68,7 @@ class Admission:
         elif len(self._queue) < self._capacity:
             self._push(entrant)
         else:
-            entrant.overloaded()
+            self._refusals.add(entrant)
 
     def leave(self) -> None:
         """Give a place back: the first in the queue gets it."""
@@ -67,10 +79,12 @@ class Admission:
 
     def withdraw(self, entrant: Entrant) -> None:
         """Forget one that may be waiting."""
-        self._queue.pop(entrant, None)
+        if self._queue.pop(entrant, None) is None:
+            self._refusals.withdraw(entrant)
 
     def close(self) -> None:
-        """Forget all that wait, and the timer."""
+        """Forget all that wait, and the timer. Those who have lost hear of it."""
+        self._refusals.close()
         self._queue.clear()
         if self._timer is not None:
             self._timer.cancel()

@@ -187,7 +187,7 @@ class PooledAdmission(Admission):
     def trim(self, more: int = 0) -> None:
         """Refuse those that came last and for whom the queue, and ``more``, is too short."""
         while len(self._queue) > self._capacity + more:
-            self._queue.popitem()[0].overloaded()
+            self._refusals.add(self._queue.popitem()[0])
 
     def close(self) -> None:
         super().close()
