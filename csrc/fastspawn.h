@@ -361,6 +361,8 @@ struct fsp_template_state {
             are forks */
 #define FSP_TEMPLATE_FALLBACK      0x4u /* ... but before main if that cannot be */
 #define FSP_TEMPLATE_NO_CHECKPOINT 0x8u /* none may checkpoint */
+#define FSP_TEMPLATE_PYTHON                                                                        \
+    0x10u /* with FALLBACK: a program of Python does not wait before main for its checkpoint */
 
 /*
  * Let every spawner start its process; it executes `start` (NULL: `plan`), which names an

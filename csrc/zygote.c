@@ -356,14 +356,20 @@ static int plan_with(const struct fsp_template *t, const int fd[3], int effect,
     return r;
 }
 
+/* As snapshot.h has it. */
+static int effect_of(const struct fsp_zygote *z) {
+    unsigned flags = z->template->flags;
+    if (!z->at_effect) return 0;
+    return flags & FSP_TEMPLATE_FALLBACK && !(flags & FSP_TEMPLATE_PYTHON) ? 2 : 1;
+}
+
 static int spawn(struct fsp_spawner *s, struct fsp_zygote *z, const int fd[3],
                  struct fsp_error *error) {
     struct fsp_plan *plan;
     struct fsp_stdio io = {
         {s->devnull, s->devnull, -1}
     };
-    int effect = !z->at_effect ? 0 : z->template->flags & FSP_TEMPLATE_FALLBACK ? 2 : 1;
-    int r = plan_with(z->template, fd, effect, &plan);
+    int r = plan_with(z->template, fd, effect_of(z), &plan);
     if (r < 0) return r;
     r = fsp_spawn(plan, &io, s->private ? FSP_SPAWN_PRIVATE : 0, &s->engine->mask, &z->child,
                   error);

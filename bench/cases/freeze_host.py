@@ -19,7 +19,7 @@ from subprocess import DEVNULL
 from typing import Any
 
 from fastspawn import Command, Engine, Result, Template, TemplateError
-from fastspawn.snapshot import stop_of
+from fastspawn._syscalls import stop_of
 
 CONCURRENT = 30
 BATCHES = 3

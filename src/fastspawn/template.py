@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 # enum fsp_refusal of csrc/fastspawn.h
-_EXIT, _TIME, _BUILD = 2, 3, 4
+_NOT, _EXIT, _TIME, _BUILD = 0, 2, 3, 4
 _AT: Final = {
     "auto": 0,
     "checkpoint": 1,
@@ -28,8 +28,9 @@ _AT: Final = {
     "effect": 2,
     "fixed": 6,
 }  # FSP_TEMPLATE_* of csrc/fastspawn.h
+_EFFECT, _FALLBACK, _PYTHON = 0x2, 0x4, 0x10
 _REASONS: Final = {
-    _TIME: "it did not reach main in time",
+    _TIME: "it did not get there in time",
     _BUILD: "it speaks another version of the protocol",
     5: "it has several threads before main",
     6: "/proc is not mounted, so its threads cannot be counted",
@@ -41,6 +42,16 @@ _REASONS: Final = {
 
 
 _REASONS_LATER: Final = {5: "it has several threads at its checkpoint"}
+
+
+Kind = Literal["main", "effect", "checkpoint"]
+
+
+def _reason(why: int, status: int) -> str:
+    if why == _EXIT:
+        how = f"signal {-status}" if status < 0 else f"status {status}"
+        return f"it ended before main, with {how}"
+    return _REASONS[why]
 
 
 class TemplateError(Exception):
@@ -73,8 +84,10 @@ class Template(TemplateCore):
     has come so far (``fastspawn.checkpoint``, or fastspawn.h's function for other languages); just
     before the program's first "effect" (Linux 5.11, x86-64), where argv, environment and directory
     are the template's and runs with others start by exec. "auto" is main, and lets Python programs
-    ask for a checkpoint (no others, since one that may keeps a descriptor more); "fixed" is effect
-    where that is possible, else auto.
+    ask for a checkpoint (no others, since one that may keeps a descriptor more); "fixed", for runs
+    that all are alike, is effect where that is possible, else auto (Python programs are auto).
+    ``fallback``: an "effect" that cannot be had is "auto" as well, instead of a TemplateError.
+    ``kind`` tells what it has come to, and ``not_at_effect`` why it is not effect.
     ``start_timeout``: seconds that a template process may take to reach main.
 
     What the forks of one process share, unlike executed ones: the address-space layout and stack
@@ -92,6 +105,7 @@ class Template(TemplateCore):
         size: int | None = None,
         engine: Engine | None = None,
         at: Literal["auto", "fixed", "main", "effect", "checkpoint"] = "auto",
+        fallback: bool = False,
         start_timeout: float = 5.0,
     ) -> None:
         if engine is not None and size is not None:
@@ -101,7 +115,10 @@ class Template(TemplateCore):
         if not isinstance(command, Command):
             command = Command(command)
         self.command = command
-        self._at = at
+        self._flags = _AT[at]
+        if fallback and at == "effect":
+            self._flags |= _FALLBACK | _PYTHON
+        self._kind: Kind = "effect" if at == "effect" and not fallback else "main"
         self._timeout = start_timeout
         self._start_command: Command | None = None
         self._engine = Engine(size) if engine is None else engine
@@ -142,8 +159,8 @@ class Template(TemplateCore):
         self._engine.watching.add(news.set)
         try:
             start = self._start_command or self.command
-            flags = _AT[self._at]
-            self._open(self._engine, self.command, start, _preload(), self._timeout, flags)
+            library = _preload()
+            self._open(self._engine, self.command, start, library, self._timeout, self._flags)
             while not self._is_ready():
                 await news.wait()
                 news.clear()
@@ -156,10 +173,31 @@ class Template(TemplateCore):
             return ready == self.stats["processes"]
         if error is not None:
             raise error
-        if why == _EXIT:
-            how = f"signal {-status}" if status < 0 else f"status {status}"
-            raise TemplateError(f"{self.command.executable} ended before main, with {how}")
-        raise TemplateError(f"{self.command.executable}: {_REASONS[why]}")
+        raise TemplateError(f"{self.command.executable}: {_reason(why, status)}")
+
+    @property
+    def kind(self) -> Kind:
+        """Where forks begin; while no process is ready, where the last ones did."""
+        stats = self.stats
+        if stats.get("ready"):
+            self._kind = (
+                "effect"
+                if stats["at_effect"] == stats["ready"]
+                else "checkpoint"
+                if stats["checkpoints"]
+                else "main"
+            )
+        return self._kind
+
+    @property
+    def not_at_effect(self) -> str | None:
+        """Why forks do not begin at the first effect, though they were to; None: they do."""
+        if not self._flags & _EFFECT or self.kind == "effect":
+            return None
+        _, _, why, _, status = self._state()
+        if why != _NOT:
+            return _reason(why, status)
+        return "it is a Python program, which may come to a checkpoint"
 
     @property
     def no_checkpoint(self) -> str | None:

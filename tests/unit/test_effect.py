@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -275,6 +276,30 @@ def test_a_program_that_takes_its_time_stops_at_main_if_it_may(
         async with Template([path], size=1, at="fixed", start_timeout=0.5) as template:
             assert template.stats["at_effect"] == 0
             assert template.stats["ready"] == 1
+            assert template.kind == "main"
+            assert template.not_at_effect == "it did not get there in time"
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("at", "fallback", "kind", "why"),
+    [
+        ("effect", False, "effect", None),
+        ("effect", True, "effect", None),
+        ("fixed", False, "main", "it is a Python program, which may come to a checkpoint"),
+        ("auto", False, "main", None),
+        ("main", True, "main", None),
+    ],
+)
+def test_where_forks_of_python_begin(
+    run: Run, at: Any, fallback: bool, kind: str, why: str | None
+) -> None:
+    async def main() -> None:
+        command = [sys.executable, "-c", "print(1)"]
+        async with Template(command, size=1, at=at, fallback=fallback) as template:
+            assert (template.kind, template.not_at_effect) == (kind, why)
+            assert (await template.run()).stdout == b"1\n"
 
     run(main())
 

@@ -10,7 +10,7 @@ from .paths import ANY_PATH
 LoopName = Literal["uvloop", "asyncio"]
 ModeName = Literal["raw", "cgi"]
 StrategyName = Literal["direct", "snapshot", "warm", "pool", "auto", "subprocess"]
-SnapshotAt = Literal["auto", "main", "checkpoint"]
+SnapshotAt = Literal["auto", "main", "effect", "checkpoint"]
 StderrName = Literal["inherit", "discard", "merge"]
 
 

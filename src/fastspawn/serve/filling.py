@@ -91,6 +91,15 @@ class Filling:
         return tuple(argv), env
 
 
+def why_not_alike(route: RouteConfig, filling: Filling) -> str:
+    """What a request changes about the command, in words; empty: nothing but its stdin."""
+    if route.mode != "raw":
+        return f"mode {route.mode} gives each an environment of its own"
+    if filling.varies:
+        return "the path is in the command or its environment"
+    return ""
+
+
 def _is_script(command: tuple[str, ...], i: int) -> bool:
     """Argument ``i`` is, or holds, a program for an interpreter that stands before it."""
     before = [os.path.basename(word) for word in command[:i]]

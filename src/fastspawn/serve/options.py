@@ -99,8 +99,10 @@ def _make() -> list[Option]:
         "CMD allows it, else direct; subprocess: asyncio's own (default: direct)",
         choice("direct", "snapshot", "warm", "pool", "auto", "subprocess"), "text",
         "NAME")  # fmt: skip
-    add("snapshot-at", "where forks begin: main; checkpoint: where the command asks for it; auto: "
-        "there if it is a Python program (default: auto)", choice("auto", "main", "checkpoint"),
+    add("snapshot-at", "where forks begin: main; effect: just before the first thing that the "
+        "command does to the world, for commands that are the same for every request; checkpoint: "
+        "where the command asks for it; auto: there if it is a Python program, else effect where "
+        "that can be, else main (default: auto)", choice("auto", "main", "effect", "checkpoint"),
         "text", "PLACE")  # fmt: skip
     add("pool-size", "processes that strategy warm keeps ready at least (default: 1); workers of "
         "strategy pool, and so its requests at once (default: by the number of cores)",

@@ -22,6 +22,7 @@ class PoolStrategy:
     holds_back = False
     name = "pool"
     reason = ""
+    kind = ""
 
     def __init__(
         self, route: RouteConfig, engine: SharedEngine, say: Callable[[str], object]

@@ -17,7 +17,7 @@ from fastspawn.pool import default_size
 
 from . import configfile, options, paths
 from .config import Config, RouteConfig
-from .filling import Filling
+from .filling import Filling, why_not_alike
 
 _PLACES: Final = ("fd", "uds", "host", "port")
 """Options that say where to listen."""
@@ -130,7 +130,11 @@ def _route(common: Mapping[str, Any], own: Mapping[str, Any]) -> RouteConfig:
             raise ValueError("--pool-size is more than --pool-max")
         if route.strategy == "pool":
             route = _fit_pool(route)
-        Filling(route)
+        filling = Filling(route)
+        if route.strategy in ("snapshot", "auto") and route.snapshot_at == "effect":
+            why = why_not_alike(route, filling)
+            if why:
+                raise ValueError(f"--snapshot-at effect is for requests that are alike: {why}")
     except ValueError as error:
         place = where or ("" if route.path == paths.ANY_PATH else f"{title(route)}: ")
         raise SettingsError(f"{place}{error}") from error

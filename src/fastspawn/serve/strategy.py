@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from subprocess import DEVNULL, STDOUT
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fastspawn import STREAM, Command, Engine, Limits, Template, TemplateError
+from fastspawn._syscalls import stop_of
 
 from . import environment
-from .filling import Filling
+from .filling import Filling, why_not_alike
 from .paths import ANY_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from .config import RouteConfig
+    from .config import RouteConfig, SnapshotAt
 
 __all__ = [
     "STREAM",
@@ -97,6 +98,10 @@ class Strategy(Protocol):
     """... and why it was not the better way, in words for the operator; empty: it was."""
 
     @property
+    def kind(self) -> str:
+        """Where forks begin now: ``main``, ``effect`` or ``checkpoint``; empty: nothing forks."""
+
+    @property
     def spawn(self) -> Callable[[Sink, Any], Job]:
         """``spawn(sink, input)``: start the route's command as it is.
 
@@ -155,6 +160,10 @@ class DirectStrategy:
     name = "direct"
     reason = ""
 
+    @property
+    def kind(self) -> str:
+        return ""
+
     def __init__(self, route: RouteConfig, engine: SharedEngine) -> None:
         self._route = route
         self._engine = engine
@@ -182,20 +191,41 @@ class SnapshotStrategy(DirectStrategy):
     """Forks of template processes (``fastspawn.Template``), on the same engine."""
 
     name = "snapshot"
+    _open = False
 
     def __init__(
         self, route: RouteConfig, engine: SharedEngine, say: Callable[[str], object]
     ) -> None:
         super().__init__(route, engine)
         self._say = say
-        self._template = Template(command_of(route), engine=engine, at=route.snapshot_at)
+        self._not_alike = why_not_alike(route, Filling(route))
+        at: SnapshotAt | Literal["fixed"] = route.snapshot_at
+        if at == "auto" and not self._not_alike:
+            at = "fixed"
+        self._template = Template(command_of(route), engine=engine, at=at, fallback=True)
         self._submit = partial(engine.submit, template=self._template)
         self.spawn = partial(self._submit, self._template.command)
 
     async def start(self) -> None:
         await super().start()
         await self._template.start()
+        self._open = True
         self._engine.watching.add(self._hear)
+        asked = self._route.snapshot_at
+        if asked in ("auto", "effect"):
+            self._say(f"{where(self._route)}--snapshot-at {asked} is {self._begin()}")
+
+    @property
+    def kind(self) -> str:
+        return self._template.kind if self._open else ""
+
+    def _begin(self) -> str:
+        """Where forks begin, and why there."""
+        if self.kind == "effect":
+            stop = stop_of(self._template.stats["stopped_by"])
+            return f"effect: forks begin before {stop}"
+        why = self._not_alike or self._template.not_at_effect
+        return f"{self.kind}: {why}"
 
     def _hear(self) -> None:
         why = self._template.no_checkpoint

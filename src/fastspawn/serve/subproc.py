@@ -42,6 +42,7 @@ class SubprocessStrategy:
     holds_back = False
     name = "subprocess"
     reason = ""
+    kind = ""
 
     def __init__(self, route: RouteConfig, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
