@@ -36,7 +36,7 @@ SAN_ENV = $(foreach lib,$(SAN_LIB),ASAN_OPTIONS=detect_leaks=0 \
 export FASTSPAWN_SANITIZE FASTSPAWN_COVERAGE FASTSPAWN_DEBUG
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-py test-backends test-cpython cpython test-c tsan lint typing format bench wheel cross \
+.PHONY: help serve test test-py test-backends test-cpython cpython test-c tsan lint typing format peers bench wheel cross \
 	build clean
 
 help: ## list the targets
@@ -47,7 +47,11 @@ help: ## list the targets
 serve: $(BUILD_STAMP) ## serve `echo hi` on port 8001 (more: ARGS="--help")
 	@$(RUN) fastspawn.serve --port 8001 $(ARGS)
 
-bench: $(BUILD_STAMP) ## run the benchmarks (ARGS=...)
+# What the system's package manager has is not installed here: such a row says what it misses.
+peers: $(BUILD_STAMP) $(call group,peers) ## fetch and build what the benchmark compares with
+	@$(RUN) bench.peers
+
+bench: $(BUILD_STAMP) $(call group,peers) ## run the benchmarks (ARGS=...)
 	$(RUN) bench $(ARGS)
 
 # ---- check ----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from bench.harness import tools
 from bench.harness.load import LoadError
 from bench.harness.progress import Progress
 from bench.harness.server import ServerError, environment
+from bench.row import Options, Record, Row
 from bench.store import Results
 
 SECTIONS = ("http", "library", "growth", "stall", "lag", "freeze")
@@ -53,7 +54,7 @@ class Plan:
         return units
 
     def _guarded(
-        self, section: str, name: str, about: str, number: int, work: Callable[[], rows.Record]
+        self, section: str, name: str, about: str, number: int, work: Callable[[], Record]
     ) -> Callable[[], None]:
         """The unit's work, with its figures or its failure put where they belong."""
         row = self._results.row(section, name, about)
@@ -73,16 +74,15 @@ class Plan:
         return run
 
     def _http(self, number: int) -> list[Unit]:
-        options = rows.Options(
-            self._options.requests, self._options.connections, self._options.checked
-        )
+        options = Options(self._options.requests, self._options.connections, self._options.checked)
         units = []
         for row in rows.ROWS:
             if row.name not in self._wanted:
                 continue
 
-            def work(row: rows.Row = row) -> rows.Record:
+            def work(row: Row = row) -> Record:
                 row.prepare()
+                self._results.row("http", row.name, row.about)["version"] = row.version()
                 return row.measure(options)
 
             guarded = self._guarded("http", row.name, row.about, number, work)
@@ -120,7 +120,7 @@ class Plan:
                 if way not in self._wanted:
                     continue
 
-                def work(way: str = way, kind: str = kind) -> rows.Record:
+                def work(way: str = way, kind: str = kind) -> Record:
                     batches, spawns = self._options.batches, self._options.spawns
                     return {"levels": library.measure_growth(way, kind, batches, spawns)}
 
@@ -137,7 +137,7 @@ class Plan:
             if name not in self._wanted:
                 continue
 
-            def work(name: str = name) -> rows.Record:
+            def work(name: str = name) -> Record:
                 return stall.measure(name, spawns)
 
             guarded = self._guarded("loop_stall", name, library.about(name), number, work)
@@ -163,13 +163,13 @@ class Plan:
     def _lag(self, number: int) -> list[Unit]:
         requests = max(500, self._options.requests // 2)
         checked = self._options.checked // 2
-        options = rows.Options(requests, self._options.connections, checked)
+        options = Options(requests, self._options.connections, checked)
         units = []
         for name in lag.NAMES:
             if name not in self._wanted:
                 continue
 
-            def work(name: str = name) -> rows.Record:
+            def work(name: str = name) -> Record:
                 lag.server_row(name).prepare()
                 return lag.measure(name, options)
 
@@ -192,7 +192,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--rounds", type=int, help="launches of each row (default 5, --quick: 2)")
     add("--requests", type=int, help="requests per launch (default 10000, --quick: 2000)")
     add("--connections", type=int, default=30, help="concurrent connections (default 30)")
-    add("--rows", help="only these rows, comma-separated (see --list)")
+    add("--rows", help="only these rows or groups of rows, comma-separated (see --list)")
     add("--quick", action="store_true", help="a short run, to see that all works")
     add("--list", action="store_true", help="list the rows and leave")
     add("--output", type=Path, help="where the JSON goes (default results/latest.json for a full"
@@ -217,27 +217,42 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def show_list() -> None:
     for row in rows.ROWS:
-        print(f"http     {row.name:24} {row.about}")
+        print(f"http     {row.name:24} {row.about} [{version_or_reason(row)}]")
     for name in WAYS:
         print(f"library  {name:24} {library.about(name)}")
     print(f"growth   {', '.join(library.GROWTH_WAYS)}")
     print(f"stall    {', '.join(stall.WAYS)}")
     print(f"lag      {', '.join(lag.NAMES)}")
     print(f"freeze   {', '.join(f'freeze-{name}' for name in freeze.PROGRAMS)}")
+    for name, members in rows.GROUPS.items():
+        print(f"group    {name:24} {', '.join(members)}")
 
 
-def chosen_rows(text: str | None) -> set[str]:
+def version_or_reason(row: Row) -> str:
+    """What a row would run here, or why it would not."""
+    try:
+        with tools.without_building():
+            return row.version()
+    except tools.Unavailable as error:
+        return f"not available: {tools.without_paths(str(error))}"
+
+
+def chosen_rows(text: str | None, quick: bool = False) -> set[str]:
+    """The names that *text* means, of which a name may be a group's; all of them for None."""
     names = all_names()
     if text is None:
-        return set(names)
-    chosen = {name.strip() for name in text.split(",") if name.strip()}
+        left_out = {row.name for row in rows.ROWS} - set(rows.GROUPS["quick"])
+        return set(names) - left_out if quick else set(names)
+    chosen: set[str] = set()
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        chosen.update(rows.GROUPS.get(name, [name]))
     if unknown := sorted(chosen - set(names)):
         raise tools.Unavailable(f"no row named {', '.join(unknown)} (see --list)")
     return chosen
 
 
 def run(options: argparse.Namespace) -> int:
-    wanted = chosen_rows(options.rows)
+    wanted = chosen_rows(options.rows, options.quick)
     kept = ("rounds", "requests", "connections", "checked", "batches", "spawns", "quick", "rows")
     told = {name: getattr(options, name) for name in kept}
     results = Results.new(tools.describe(told, environment()["PATH"]))

@@ -13,7 +13,7 @@ import sys
 from bench.harness.server import environment
 from bench.harness.tools import ROOT, Unavailable
 from bench.library import WorkerError
-from bench.rows import Record
+from bench.row import Record
 
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "echo": ("echo", "hi"),

@@ -20,6 +20,7 @@ from bench import rows
 from bench.harness import load, tools
 from bench.harness.server import Server, ServerError
 from bench.harness.stats import quantile
+from bench.row import Options, Record, ServerRow
 
 COMMAND = ("sleep", "0.01")
 HOST = ("-m", "bench.cases.lag_host")
@@ -27,7 +28,7 @@ TICKER = "ticker-only"
 NAMES = ("fastspawn-direct", "stdlib-asyncio", "uvloop-subprocess", "threadpool-run", TICKER)
 
 
-def hosted(row: rows.ServerRow, out: Path) -> Callable[[int], Sequence[str]]:
+def hosted(row: ServerRow, out: Path) -> Callable[[int], Sequence[str]]:
     """*row*'s command line with its interpreter running lag_host.py first."""
 
     def argv(port: int) -> list[str]:
@@ -37,15 +38,15 @@ def hosted(row: rows.ServerRow, out: Path) -> Callable[[int], Sequence[str]]:
     return argv
 
 
-def server_row(name: str) -> rows.ServerRow:
+def server_row(name: str) -> ServerRow:
     """The server behind a lag row; `ticker-only` stands beside the tokio server."""
     wanted = rows.RUST if name == TICKER else name
     found = next(row for row in rows.ROWS if row.name == wanted)
-    assert isinstance(found, rows.ServerRow)
+    assert isinstance(found, ServerRow)
     return rows.with_command(found, COMMAND, b"")
 
 
-def measure(name: str, options: rows.Options) -> rows.Record:
+def measure(name: str, options: Options) -> Record:
     """One launch under load; the lag is that of the ticks within the measured load."""
     row = server_row(name)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:

@@ -195,7 +195,11 @@ def stall_table(found: dict[str, Row]) -> list[str]:
 
 
 def notes(found: dict[str, Row]) -> list[str]:
-    return [f"- `{name}`: {row['about']}{remarks(row)}" for name, row in found.items()]
+    return [
+        f"- `{name}`: {row['about']}{f' [{version}]' if (version := row.get('version')) else ''}"
+        f"{remarks(row)}"
+        for name, row in found.items()
+    ]
 
 
 def remarks(row: Row) -> str:

@@ -1,218 +1,216 @@
 """The rows of the HTTP table: each a server that answers with the output of one command.
 
 Every row gets the same command, the same environment, stdin from /dev/null, one pipe for the
-child's stdout and the server's own stderr. Two rows named ``...-output`` show the way their
-language is usually written, with a second pipe for stderr; two named ``...-minimal`` show that the
+child's stdout and the server's own stderr. Rows named ``...-output`` or ``...-pipes`` show the way
+their language is usually written, with more pipes; those named ``...-minimal`` show that the
 standard library is not slowed down by the server we put around it.
 """
 
 from __future__ import annotations
 
 import functools
-import json
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
-from bench.harness import load, procs, tools
-from bench.harness.server import Server, ServerError, environment
+from bench.harness import tools
+from bench.ours import BY_BACKEND, OURS, POOL, STANDARD_SPAWN, STDLIB
+from bench.peers import builds
+from bench.row import FloorRow, Row, ServerRow, module
 
-COMMAND = ("echo", "hi")
-EXPECTED = b"hi\n"
-Record = dict[str, object]
+RUST, FLOOR = "rust-tokio-hyper", "floor-c"
 
 
-@dataclass(frozen=True)
-class Options:
-    """What one launch is measured with."""
-
-    requests: int = 10_000
-    connections: int = 30
-    checked: int = 500  # answers compared before the measured load, and again after it
+# ---- Python -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ServerRow:
-    """A server; *argv* makes its command line from the port."""
-
-    name: str
-    about: str
-    argv: Callable[[int], Sequence[str]]
-    prepare: Callable[[], object] = lambda: None
-    command: Sequence[str] = COMMAND
-    expected: bytes = EXPECTED
-
-    def measure(self, options: Options) -> Record:
-        """One launch: start, check, load, check, stop. Raises LoadError or ServerError."""
-        with Server(lambda port: [*self.argv(port), "--", *self.command]) as server:
-            result, check, usage, before, after = under_load(server, options, self.expected)
-        return {
-            **asdict(result),
-            "server_cpu_us": usage.server_us / options.requests,
-            "child_cpu_us": usage.child_us / options.requests,
-            "switches": usage.switches / options.requests,
-            "peak_rss_kib": usage.peak_rss_kib,
-            "processes": usage.processes,
-            "replaced": usage.replaced,
-            "bytes_checked": load.check_bytes(check, result),
-            "answers_checked": 2 * options.checked,
-            "idle_before": before,
-            "idle_after": after,
-        }
+def _python(name: str, about: str, program: str, *flags: str, uses: Sequence[str]) -> ServerRow:
+    version = functools.partial(builds.python_version, *uses)
+    return ServerRow(name, about, module(f"python.{program}", *flags), version, version)
 
 
-def under_load(
-    server: Server, options: Options, expected: bytes
-) -> tuple[load.LoadResult, load.Check, procs.Usage, dict[str, int], dict[str, int]]:
-    """Check the answers, load, sample on both sides of the load, check again."""
-    program = tools.bombardier()
-    check = load.check_answers(server.port, options.checked, options.connections, expected)
-    before = procs.settled_tree(server.pid)
-    server.remember_helpers(before)
-    result = load.bombard(program, server.port, options.requests, options.connections)
-    after = procs.settled_tree(server.pid)
-    server.remember_helpers(after)
-    if server.pid not in {identity.pid for identity in after}:
-        raise ServerError("the server died under load")
-    again = load.check_answers(server.port, options.checked, options.connections, expected)
-    check.sizes.update(again.sizes)
-    usage = procs.usage(before, after)
-    return result, check, usage, procs.counts(before), procs.counts(after)
-
-
-@dataclass(frozen=True)
-class FloorRow:
-    """The bare C loop: no HTTP at all, the most that one machine can start and collect."""
-
-    name: str
-    about: str
-    threads: int | None = None  # None: as many as there are connections
-
-    def prepare(self) -> object:
-        return tools.floor()
-
-    def measure(self, options: Options) -> Record:
-        program = shutil.which(COMMAND[0], path=environment()["PATH"])
-        if program is None:
-            raise ServerError(f"no {COMMAND[0]} on PATH")
-        threads = self.threads or options.connections
-        floor = [str(tools.floor()), str(threads), str(options.requests), EXPECTED.decode()]
-        done = subprocess.run(
-            [*floor, program, *COMMAND],
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise ServerError(f"exit status {done.returncode}: {done.stderr.strip()[:200]}")
-        told = json.loads(done.stdout)
-        if told["failures"]:
-            raise load.LoadError(f"{told['failures']} of {told['spawns']} outputs were wrong")
-        return {
-            "seconds": told["seconds"],
-            "requests_per_second": told["spawns"] / told["seconds"],
-            "p50_us": told["p50_us"],
-            "p99_us": told["p99_us"],
-            "answers": told["spawns"],
-            "errors": 0,
-            "server_cpu_us": told["parent_cpu_us"],
-            "child_cpu_us": told["child_cpu_us"],
-            "answers_checked": told["spawns"],
-        }
-
-
-Row = ServerRow | FloorRow
-
-
-def _ours(*flags: str) -> Callable[[int], list[str]]:
-    serve = [sys.executable, "-m", "fastspawn.serve", "--no-access-log"]
-    return lambda port: [*serve, "--port", str(port), *flags]
-
-
-def _python(module: str, *flags: str) -> Callable[[int], list[str]]:
-    peer = [sys.executable, "-m", f"bench.peers.python.{module}"]
-    return lambda port: [*peer, "--port", str(port), *flags]
-
-
-def _rust(*flags: str) -> Callable[[int], list[str]]:
-    return lambda port: [str(tools.rust_peer()), "--port", str(port), *flags]
-
-
-@functools.cache
-def _need_fastspawn() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "fastspawn.serve", "--help"],
-        capture_output=True,
-        check=False,
-        cwd=tools.ROOT,
-    )
-    if done.returncode != 0:
-        told = done.stderr.decode(errors="replace").strip().splitlines() or ["no output"]
-        raise tools.Unavailable(f"fastspawn.serve does not start: {told[-1]}")
-
-
-STDLIB, RUST, FLOOR = "stdlib-asyncio", "rust-tokio-hyper", "floor-c"
-
-ROWS: tuple[Row, ...] = (
-    ServerRow(
-        "fastspawn-direct",
-        "`python -m fastspawn.serve --strategy direct`",
-        _ours("--strategy", "direct"),
-        _need_fastspawn,
-    ),
-    ServerRow(
-        STDLIB,
-        "`--strategy subprocess --loop asyncio`: our server, spawning by `create_subprocess_exec`",
-        _ours("--strategy", "subprocess", "--loop", "asyncio"),
-        _need_fastspawn,
-    ),
-    ServerRow(
-        "uvloop-subprocess",
-        "`--strategy subprocess --loop uvloop`: the same on uvloop",
-        _ours("--strategy", "subprocess", "--loop", "uvloop"),
-        _need_fastspawn,
-    ),
-    ServerRow(
+PYTHON: tuple[Row, ...] = (
+    *STANDARD_SPAWN,
+    _python(
         "asyncio-minimal",
         "httptools on asyncio, `create_subprocess_exec` and `communicate()`, nothing else",
-        _python("asyncio_exec", "--loop", "asyncio"),
+        *("asyncio_exec", "--loop", "asyncio"),
+        uses=("httptools",),
     ),
-    ServerRow(
+    _python(
         "uvloop-minimal",
         "the same on uvloop",
-        _python("asyncio_exec", "--loop", "uvloop"),
+        *("asyncio_exec", "--loop", "uvloop"),
+        uses=("uvloop", "httptools"),
     ),
-    ServerRow(
+    _python(
         "threadpool-run",
         "httptools on uvloop, `subprocess.run(stdout=PIPE)` in a ThreadPoolExecutor",
-        _python("threadpool"),
+        "threadpool",
+        uses=("uvloop", "httptools"),
     ),
-    ServerRow(
+    _python(
         "threadpool-run-output",
         "the same with `capture_output=True` (a second pipe)",
-        _python("threadpool", "--stderr", "pipe"),
+        *("threadpool", "--stderr", "pipe"),
+        uses=("uvloop", "httptools"),
     ),
-    ServerRow(
+    _python(
         "warm-pool",
         "httptools on uvloop; 4 persistent Python workers each spawn the command as their child, "
         "which writes into a pipe that worker and server keep for all requests",
-        _python("warm_pool", "--size", "4"),
+        *("warm_pool", "--size", "4"),
+        uses=("uvloop", "httptools"),
     ),
-    ServerRow(
-        RUST,
-        "tokio + hyper on all cores, `Command::spawn` with one pipe, `wait_with_output`",
-        _rust(),
-        tools.rust_peer,
+    _python(
+        "gunicorn-sync",
+        "a WSGI application under gunicorn, `subprocess.run(stdout=PIPE)`; 2 x cores + 1 workers "
+        "of its default kind, which close the connection after each answer",
+        "wsgi",
+        uses=("gunicorn",),
     ),
-    ServerRow(
+    _python(
+        "gunicorn-gthread",
+        "the same with 8 threads in each worker, which keep connections",
+        *("wsgi", "--threads", "8"),
+        uses=("gunicorn",),
+    ),
+    _python(
+        "uvicorn-asgi",
+        "an ASGI application under uvicorn, one process, `create_subprocess_exec` on uvloop",
+        "asgi",
+        uses=("uvicorn", "uvloop", "httptools"),
+    ),
+)
+
+
+# ---- JavaScript ---------------------------------------------------------------------------------
+
+
+def _script(
+    name: str,
+    about: str,
+    runtime: Callable[[], Iterable[object]],
+    version: Callable[[], str],
+    program: str,
+    flags: Callable[[], Iterable[object]] = tuple,
+) -> ServerRow:
+    path = f"bench/peers/{program}"
+
+    def argv(port: int) -> list[str]:
+        return [*map(str, runtime()), path, "--port", str(port), *map(str, flags())]
+
+    return ServerRow(name, about, argv, version, version)
+
+
+def _node(
+    name: str, about: str, program: str, flags: Callable[[], Iterable[object]] = tuple
+) -> ServerRow:
+    return _script(
+        name, about, lambda: [builds.node()], builds.node_version, f"node/{program}", flags
+    )
+
+
+def _node_over_bun(
+    name: str, about: str, program: str, flags: Callable[[], Iterable[object]]
+) -> ServerRow:
+    def version() -> str:
+        return f"{builds.node_version()}, {builds.bun_version()}"
+
+    row = _node(name, about, program, lambda: ["--exec", builds.bun(), *flags()])
+    return replace(row, prepare=version, version=version)
+
+
+def _deno(name: str, about: str, program: str, *flags: str) -> ServerRow:
+    runtime = lambda: [builds.deno(), "run", "--allow-all"]  # noqa: E731
+    return _script(name, about, runtime, builds.deno_version, program, lambda: flags)
+
+
+def _deno_parallel() -> ServerRow:
+    def argv(port: int) -> list[str]:
+        where = ["--host", "127.0.0.1", "--port", str(port)]
+        serve = [str(builds.deno()), "serve", "--parallel", "--allow-all", *where]
+        return [*serve, "bench/peers/deno/parallel.ts"]
+
+    about = "the same under `deno serve --parallel`, one thread per core"
+    version = builds.deno_version
+    return ServerRow("deno-parallel", about, argv, version, version)
+
+
+def _bun(name: str, about: str, program: str) -> ServerRow:
+    return _script(name, about, lambda: [builds.bun()], builds.bun_version, program)
+
+
+JAVASCRIPT: tuple[Row, ...] = (
+    _node("node-single", "`http.createServer`, `spawn`, `stdout.pipe(response)`", "single.mjs"),
+    _node(
+        "node-single-pipes",
+        "the same with spawn's default of three pipes, as the article has it",
+        "single.mjs",
+        lambda: ["--pipes"],
+    ),
+    _node("node-cluster", "`node-single` in one process per core, by `cluster`", "cluster.mjs"),
+    _node("node-threads", "one server; a worker thread per core spawns", "threads.mjs"),
+    _node("node-children", "one server; a forked process per core spawns", "children.mjs"),
+    _node(
+        "node-pool",
+        f"one server; {POOL} resettable processes, each of which runs one command at a time into "
+        "the pipe that worker and server keep for all requests",
+        "pool.mjs",
+        lambda: ["--size", POOL],
+    ),
+    _node_over_bun(
+        "node-children-bun",
+        "one Node server; a Bun process per core spawns, by `Bun.spawn`",
+        "children.mjs",
+        lambda: ["--worker", "bench/peers/bun/worker.ts"],
+    ),
+    _node_over_bun(
+        "node-pool-bun",
+        "`node-pool` with workers that run on Bun",
+        "pool.mjs",
+        lambda: ["--size", POOL],
+    ),
+    _deno("deno-single", "`Deno.serve`, `new Deno.Command(...).output()`", "deno/single.ts"),
+    _deno(
+        "deno-single-output",
+        "the same with output()'s defaults (a second pipe)",
+        *("deno/single.ts", "--pipes"),
+    ),
+    _deno("deno-node", "the program of `node-single` on Deno", "node/single.mjs"),
+    _deno_parallel(),
+    _bun("bun-single", "`Bun.serve`, `Bun.spawn`", "bun/single.ts"),
+    _bun("bun-node", "the program of `node-single` on Bun", "node/single.mjs"),
+    _bun("bun-cluster", "`bun-single` in one process per core, by SO_REUSEPORT", "bun/cluster.ts"),
+    _bun("bun-pool", "one `Bun.serve`; a Bun process per core spawns", "bun/pool.ts"),
+)
+
+
+# ---- Go, Rust, C --------------------------------------------------------------------------------
+
+
+def _go(name: str, about: str, *flags: str) -> ServerRow:
+    def argv(port: int) -> list[str]:
+        return [str(builds.go("nethttp")), "--port", str(port), *flags]
+
+    version = functools.partial(builds.go_version, "nethttp")
+    return ServerRow(name, about, argv, version, version)
+
+
+def _rust(name: str, about: str, *flags: str) -> ServerRow:
+    def argv(port: int) -> list[str]:
+        return [str(tools.rust_peer()), "--port", str(port), *flags]
+
+    return ServerRow(name, about, argv, builds.rust_version, builds.rust_version)
+
+
+COMPILED: tuple[Row, ...] = (
+    _go("go-nethttp", "net/http, `exec.Cmd.Run` with one pipe"),
+    _go("go-nethttp-output", "the same with `Cmd.Output` (a second pipe)", "--stderr", "pipe"),
+    _rust(RUST, "tokio + hyper on all cores, `Command::spawn` with one pipe, `wait_with_output`"),
+    _rust(
         "rust-tokio-output",
         "the same with `Command::output()` (a second pipe)",
-        _rust("--stderr", "pipe"),
-        tools.rust_peer,
+        *("--stderr", "pipe"),
     ),
     FloorRow(FLOOR, "bare C loop without HTTP, one thread per connection"),
     FloorRow(
@@ -221,6 +219,58 @@ ROWS: tuple[Row, ...] = (
         threads=tools.cores(),
     ),
 )
+
+
+# ---- CGI hosts ----------------------------------------------------------------------------------
+
+
+def _cgi(name: str, about: str, host: str, version: Callable[[], str]) -> ServerRow:
+    about = f"{about}; a CGI script of two lines: `sh` prints the header and becomes the command"
+    return ServerRow(name, about, module("cgi", host), version, version)
+
+
+CGI: tuple[Row, ...] = (
+    _cgi(
+        "fastspawn-cgi",
+        "`python -m fastspawn.serve --mode cgi`",
+        "fastspawn",
+        functools.partial(builds.python_version, "fastspawn", "uvloop"),
+    ),
+    _cgi("go-cgi", "net/http/cgi", "go", functools.partial(builds.go_version, "cgi")),
+    _cgi("fcgiwrap", "8 fcgiwrap behind lighttpd", "fcgiwrap", builds.fcgiwrap_version),
+    _cgi("lighttpd-cgi", "lighttpd's mod_cgi", "lighttpd", builds.lighttpd_version),
+    _cgi("apache-cgid", "Apache's mod_cgid, event MPM", "apache", builds.apache_version),
+)
+
+
+# ---- all of them --------------------------------------------------------------------------------
+
+ROWS: tuple[Row, ...] = (*OURS, *BY_BACKEND, *PYTHON, *JAVASCRIPT, *COMPILED, *CGI)
+
+
+def _names(rows: Iterable[Row]) -> tuple[str, ...]:
+    return tuple(row.name for row in rows)
+
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "article": (
+        *("fastspawn-direct", "fastspawn-snapshot", "fastspawn-effect"),
+        *_names(JAVASCRIPT),
+        *_names(COMPILED),
+    ),
+    "ours": _names(OURS),
+    "backends": _names(BY_BACKEND),
+    "python": ("fastspawn-direct", *_names(PYTHON)),
+    "javascript": ("fastspawn-direct", *_names(JAVASCRIPT)),
+    "compiled": ("fastspawn-direct", *_names(COMPILED)),
+    "cgi": _names(CGI),
+    "quick": (
+        *("fastspawn-direct", "fastspawn-snapshot", "fastspawn-effect", STDLIB),
+        *("threadpool-run", "node-single", "node-pool-bun", "deno-single", "bun-single"),
+        *("go-nethttp", RUST, FLOOR),
+    ),
+}
+"""What ``--rows`` takes beside the names of rows. ``quick`` is what ``--quick`` measures."""
 
 
 def with_command(row: ServerRow, command: Sequence[str], expected: bytes) -> ServerRow:

@@ -14,7 +14,7 @@ from bench.harness.server import environment
 from bench.harness.stats import quantile
 from bench.harness.tools import ROOT
 from bench.library import WorkerError
-from bench.rows import Record
+from bench.row import Record
 
 WAYS = ("aio-exec-30", "aio-exec-uvloop-30", "aio-run-30", "asyncio-30", "uvloop-30")
 

@@ -95,8 +95,8 @@ def bombard(program: Path, port: int, requests: int, connections: int) -> LoadRe
     )
 
 
-async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, int]:
-    """One HTTP/1.1 answer: status, body, and its size on the wire."""
+async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, int, bool]:
+    """One HTTP/1.1 answer: status, body, its size on the wire, whether the connection stays."""
     head = await reader.readuntil(b"\r\n\r\n")
     size = len(head)
     lines = head.split(b"\r\n")
@@ -105,6 +105,7 @@ async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, int]:
     for line in lines[1:-2]:
         name, _, value = line.partition(b":")
         headers[name.strip().lower()] = value.strip()
+    stays = headers.get(b"connection", b"").lower() != b"close"
     if b"chunked" in headers.get(b"transfer-encoding", b"").lower():
         body = b""
         while True:
@@ -113,12 +114,12 @@ async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, int]:
             chunk = await reader.readexactly(length + 2)
             size += len(line) + len(chunk)
             if not length:
-                return status, body, size
+                return status, body, size, stays
             body += chunk[:-2]
     if b"content-length" not in headers:
         raise ValueError("neither Content-Length nor chunked: the answer has no visible end")
     body = await reader.readexactly(int(headers[b"content-length"]))
-    return status, body, size + len(body)
+    return status, body, size + len(body), stays
 
 
 async def _check_async(port: int, answers: int, connections: int, expected: bytes) -> Check:
@@ -132,11 +133,14 @@ async def _check_async(port: int, answers: int, connections: int, expected: byte
         try:
             for _ in left:
                 writer.write(request)
-                status, body, size = await _read_answer(reader)
+                status, body, size, stays = await _read_answer(reader)
                 check.answers += 1
                 check.sizes[size] += 1
                 if status != 200 or body != expected:
                     check.add(f"status {status}, body {body[:60]!r} instead of {expected!r}")
+                if not stays:
+                    writer.close()
+                    reader, writer = await asyncio.open_connection("127.0.0.1", port)
         except (OSError, ValueError, EOFError, asyncio.LimitOverrunError) as error:
             check.add(f"{type(error).__name__}: {error}")
         finally:
@@ -150,7 +154,9 @@ async def _check_async(port: int, answers: int, connections: int, expected: byte
 
 
 def check_answers(port: int, answers: int, connections: int, expected: bytes) -> Check:
-    """Ask *answers* times over *connections* keep-alive connections; raise on any mismatch."""
+    """Ask *answers* times over *connections* connections, each kept as long as the server keeps it;
+    raise on any mismatch.
+    """
     limit = 60 + answers * 0.05
 
     async def bounded() -> Check:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import final
 
@@ -46,10 +46,16 @@ def free_port() -> int:
 class Server:
     """A context manager around one launch."""
 
-    def __init__(self, command: Callable[[int], Sequence[str]], ready_timeout: float = 20.0):
+    def __init__(
+        self,
+        command: Callable[[int], Sequence[str]],
+        ready_timeout: float = 20.0,
+        env: Mapping[str, str] | None = None,  # beside the common one
+    ) -> None:
         self.port = free_port()
         self._command = list(command(self.port))
         self._ready_timeout = ready_timeout
+        self._env = env or {}
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._process: subprocess.Popen[bytes] | None = None
         self._helpers: set[procs.Identity] = set()
@@ -65,7 +71,7 @@ class Server:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._stderr,
-            env=environment(),
+            env={**environment(), **self._env},
             cwd=ROOT,
             start_new_session=True,
         )

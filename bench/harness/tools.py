@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +26,28 @@ class Unavailable(Exception):
     """A tool or peer that cannot be had on this machine; the message is one line."""
 
 
-def _build(what: str, command: list[str], env: dict[str, str] | None = None) -> None:
+_may_build = [True]
+
+
+def may_build() -> bool:
+    """Whether what is missing may be built, which can take minutes."""
+    return _may_build[0]
+
+
+@contextmanager
+def without_building() -> Iterator[None]:
+    """Within it, what has not been built yet is unavailable."""
+    _may_build[0] = False
+    try:
+        yield
+    finally:
+        _may_build[0] = True
+
+
+def build(what: str, command: list[str], env: dict[str, str] | None = None) -> None:
+    """Run *command*. Raises Unavailable with the first line that says what is wrong."""
+    if not may_build():
+        raise Unavailable("not built yet (`make peers` does it)")
     done = subprocess.run(
         command, env={**os.environ, **(env or {})}, capture_output=True, text=True, check=False
     )
@@ -43,7 +66,7 @@ def bombardier() -> Path:
     if not shutil.which("go"):
         raise Unavailable(f"bombardier {BOMBARDIER} is built with Go, and there is no `go` on PATH")
     module = f"github.com/codesenberg/bombardier@v{BOMBARDIER}"
-    _build("bombardier", ["go", "install", module], {"GOBIN": str(program.parent)})
+    build("bombardier", ["go", "install", module], {"GOBIN": str(program.parent)})
     (program.parent / "bombardier").replace(program)
     return program
 
@@ -52,12 +75,15 @@ def bombardier() -> Path:
 def rust_peer() -> Path:
     """The tokio + hyper server, from its committed Cargo.lock. Cargo skips what is up to date."""
     target = CACHE / "rust"
+    program = target / "release" / "bench-rust-peer"
+    if program.exists() and not may_build():
+        return program
     if not shutil.which("cargo"):
         raise Unavailable("there is no `cargo` on PATH to build bench/peers/rust")
     manifest = str(RUST_PEER / "Cargo.toml")
     command = ["cargo", "build", "--release", "--locked", "--quiet", "--manifest-path", manifest]
-    _build("the Rust peer", command, {"CARGO_TARGET_DIR": str(target)})
-    return target / "release" / "bench-rust-peer"
+    build("the Rust peer", command, {"CARGO_TARGET_DIR": str(target)})
+    return program
 
 
 @functools.cache
@@ -70,11 +96,12 @@ def floor() -> Path:
     if not shutil.which(compiler):
         raise Unavailable(f"there is no `{compiler}` on PATH to compile bench/floor.c")
     CACHE.mkdir(exist_ok=True)
-    _build("bench/floor.c", [compiler, "-O2", "-pthread", "-o", str(program), str(source)])
+    build("bench/floor.c", [compiler, "-O2", "-pthread", "-o", str(program), str(source)])
     return program
 
 
-def _first_line(*command: str) -> str | None:
+def first_line(*command: str) -> str | None:
+    """What a command says first; None when it cannot be run or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=BENCH)
     except (OSError, subprocess.CalledProcessError):
@@ -82,14 +109,16 @@ def _first_line(*command: str) -> str | None:
     return done.stdout.strip().partition("\n")[0]
 
 
-def _package(name: str) -> str | None:
+def package(name: str) -> str | None:
+    """The version of an installed Python package."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _crates() -> dict[str, str]:
+def crates() -> dict[str, str]:
+    """The versions in the Rust server's lock file."""
     lock = (RUST_PEER / "Cargo.lock").read_text()
     found = dict(re.findall(r'name = "([^"]+)"\nversion = "([^"]+)"', lock))
     return {name: found[name] for name in ("hyper", "hyper-util", "tokio") if name in found}
@@ -130,8 +159,8 @@ def path_steps(name: str, path: str) -> int | None:
 
 def describe(options: dict[str, object], path: str) -> dict[str, object]:
     """Machine, versions and options, with nothing that names the machine or its user."""
-    commit = _first_line("git", "rev-parse", "HEAD")
-    changed = _first_line("git", "status", "--porcelain", "--", "..", ":!results")
+    commit = first_line("git", "rev-parse", "HEAD")
+    changed = first_line("git", "status", "--porcelain", "--", "..", ":!results")
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "cpu": _cpu_model(),
@@ -140,12 +169,12 @@ def describe(options: dict[str, object], path: str) -> dict[str, object]:
         "kernel": f"{platform.system()} {platform.release()}",
         "libc": " ".join(platform.libc_ver()),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "packages": {name: _package(name) for name in ("fastspawn", "httptools", "uvloop")},
-        "rustc": _first_line("rustc", "--version"),
-        "crates": _crates(),
-        "go": _first_line("go", "version"),
+        "packages": {name: package(name) for name in ("fastspawn", "httptools", "uvloop")},
+        "rustc": first_line("rustc", "--version"),
+        "crates": crates(),
+        "go": first_line("go", "version"),
         "bombardier": BOMBARDIER,
-        "cc": _first_line(os.environ.get("CC", "cc"), "--version"),
+        "cc": first_line(os.environ.get("CC", "cc"), "--version"),
         "commit": commit,
         "uncommitted_changes": bool(changed) if commit else None,
         "load_before": round(os.getloadavg()[0], 2),

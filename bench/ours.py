@@ -1,0 +1,169 @@
+"""The rows of our own server: each strategy, each backend, and the standard library's spawn in it.
+
+A row whose flag or module this version does not have is unavailable, with the reason.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+from bench.harness import tools
+from bench.peers import builds
+from bench.row import Row, ServerRow, module
+
+STDLIB = "stdlib-asyncio"
+POOL = 8  # workers of which each runs one command at a time, as in the article
+BACKENDS = ("clone3", "clone", "vfork", "posix_spawn", "fork")
+
+PROBE = """
+import sys
+from fastspawn import _core
+from fastspawn.serve import cli
+try:
+    cli.check(cli.parse(sys.argv[1:]))
+except (SystemExit, ValueError) as error:
+    sys.exit(f"fastspawn.serve: {error}")
+print(_core.backend())
+"""
+
+
+@functools.cache
+def _probe(backend: str, *flags: str) -> str:
+    """The backend with which fastspawn.serve would start. Raises Unavailable if it would not."""
+    env = {**os.environ, "FASTSPAWN_BACKEND": backend} if backend else None
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *flags, "--", "echo", "hi"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tools.ROOT,
+        env=env,
+    )
+    if done.returncode != 0:
+        raise tools.Unavailable((done.stderr.strip().splitlines() or ["no output"])[-1])
+    return done.stdout.strip()
+
+
+def fastspawn(name: str, about: str, *flags: str, backend: str = "") -> ServerRow:
+    """A row of our server; unavailable, with the server's words, where a flag is not known."""
+    serve = [sys.executable, "-m", "fastspawn.serve", "--no-access-log"]
+
+    def prepare() -> None:
+        found = _probe(backend, *flags)
+        if backend not in ("", found):
+            raise tools.Unavailable(f"the backend is {found} here")
+
+    def version() -> str:
+        prepare()
+        return builds.python_version("fastspawn", "uvloop")
+
+    return ServerRow(
+        name,
+        about,
+        lambda port: [*serve, "--port", str(port), *flags],
+        prepare,
+        version,
+        {"FASTSPAWN_BACKEND": backend} if backend else {},
+    )
+
+
+@functools.cache
+def _snapshot_at_main() -> tuple[str, ...]:
+    """`--snapshot-at main` where the server has a choice; without one, it is what it does."""
+    flags = ("--strategy", "snapshot", "--snapshot-at", "main")
+    try:
+        _probe("", *flags)
+    except tools.Unavailable:
+        return flags[:2]
+    return flags
+
+
+def _snapshot() -> ServerRow:
+    row = fastspawn(
+        "fastspawn-snapshot",
+        "`--strategy snapshot`: a fork of a process of the command that stopped before `main`",
+        "--strategy",
+        "snapshot",
+    )
+    return replace(row, argv=lambda port: [*row.argv(port), *_snapshot_at_main()[2:]])
+
+
+def _process_app(server: str) -> ServerRow:
+    def prepare() -> None:
+        probe = [sys.executable, "-c", "import fastspawn.asgi"]
+        told = subprocess.run(probe, capture_output=True, text=True, check=False, cwd=tools.ROOT)
+        if told.returncode != 0:
+            raise tools.Unavailable(told.stderr.strip().splitlines()[-1])
+        builds.package(server)
+
+    def version() -> str:
+        prepare()
+        return builds.python_version("fastspawn", server)
+
+    return ServerRow(
+        f"fastspawn-{server}",
+        f"`fastspawn.asgi.ProcessApp` under {server}, one process",
+        module("python.process_app", "--server", server),
+        prepare,
+        version,
+    )
+
+
+OURS: tuple[Row, ...] = (
+    fastspawn(
+        "fastspawn-direct",
+        "`python -m fastspawn.serve --strategy direct`",
+        "--strategy",
+        "direct",
+    ),
+    _snapshot(),
+    fastspawn(
+        "fastspawn-effect",
+        "`--strategy snapshot --snapshot-at effect`: one that stopped before its first effect",
+        *("--strategy", "snapshot", "--snapshot-at", "effect"),
+    ),
+    fastspawn(
+        "fastspawn-warm",
+        "`--strategy warm`: a process that was started before its request, in idle time",
+        *("--strategy", "warm"),
+    ),
+    fastspawn(
+        "fastspawn-pool",
+        f"`--strategy pool --pool-size {POOL}`: long-lived workers run the command",
+        *("--strategy", "pool", "--pool-size", str(POOL)),
+    ),
+    fastspawn(
+        "fastspawn-workers-2",
+        "`--strategy direct --workers 2`: two server processes on the port",
+        *("--strategy", "direct", "--workers", "2"),
+    ),
+    _process_app("uvicorn"),
+    _process_app("granian"),
+)
+
+BY_BACKEND: tuple[Row, ...] = tuple(
+    fastspawn(
+        f"fastspawn-{backend}",
+        f"`FASTSPAWN_BACKEND={backend}`, `--strategy direct`",
+        *("--strategy", "direct"),
+        backend=backend,
+    )
+    for backend in BACKENDS
+)
+
+STANDARD_SPAWN: tuple[Row, ...] = (
+    fastspawn(
+        STDLIB,
+        "`--strategy subprocess --loop asyncio`: our server, spawning by `create_subprocess_exec`",
+        *("--strategy", "subprocess", "--loop", "asyncio"),
+    ),
+    fastspawn(
+        "uvloop-subprocess",
+        "`--strategy subprocess --loop uvloop`: the same on uvloop",
+        *("--strategy", "subprocess", "--loop", "uvloop"),
+    ),
+)

@@ -1,0 +1,1 @@
+"""CGI hosts to compare with, run as ``python -m bench.peers.cgi HOST --port PORT -- CMD ARG...``"""

@@ -1,0 +1,3 @@
+module bench-go-peers
+
+go 1.26.0

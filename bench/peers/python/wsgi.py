@@ -1,0 +1,62 @@
+"""Peer: a WSGI application under gunicorn, one ``subprocess.run`` per request.
+
+gunicorn's own settings are left alone, but for the number of workers (its documentation's
+2 x cores + 1) and their kind: ``--threads 1`` makes them sync, which close every connection
+after one answer, more make them gthread, which keep it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from bench.harness.tools import cores
+from bench.peers.python.http_side import option_parser
+
+StartResponse = Callable[[str, list[tuple[str, str]]], object]
+
+
+def application(argv: list[str]) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
+    def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        output = subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout
+        headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(output)))]
+        start_response("200 OK", headers)
+        return [output]
+
+    return answer
+
+
+class Program(BaseApplication):
+    """gunicorn inside a program of its own, as its documentation shows it."""
+
+    def __init__(self, app: object, **settings: object) -> None:
+        self._app = app
+        self._settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        for key, value in self._settings.items():
+            self.cfg.set(key, value)
+
+    def load(self) -> object:
+        return self._app
+
+
+def main() -> None:
+    parser = option_parser(__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    Program(
+        application(options.argv),
+        bind=f"127.0.0.1:{options.port}",
+        workers=options.size or 2 * cores() + 1,
+        threads=options.threads,
+        loglevel="warning",
+    ).run()
+
+
+if __name__ == "__main__":
+    main()
