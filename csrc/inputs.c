@@ -65,10 +65,34 @@ bool inputs_add(const char *path, unsigned how) {
 
 /* ---- what is mapped ---- */
 
+#define DELETED " (deleted)"
+
+/* Memory that the kernel shows as a file, though there never was one by that name. */
+static bool is_nameless(const char *path) {
+    static const char *const names[] = {"/memfd:", "/dev/zero", "/SYSV", "/anon_hugepage", "/["};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strncmp(path, names[i], strlen(names[i])) == 0) return true;
+    return false;
+}
+
+/* The name is another file's by now: a process that starts anew will map that one. */
+static bool add_former(char *path, size_t size) {
+    size_t at = inputs.used;
+    path[size] = '\0';
+    if (!inputs_add(path, FSP_SNAP_FOLLOW | FSP_SNAP_FORMER)) return false;
+    struct fsp_snap_input *input = (void *)(inputs.records + at);
+    if (inputs.used > at) input->id.ino = UINT64_MAX;
+    return true;
+}
+
 static bool add_mapping(char *line, void *arg) {
     char *path = strchr(line, '/');
     bool *all = arg;
-    if (path && strcmp(path, "/memfd:fastspawn (deleted)") != 0)
+    if (path == NULL || is_nameless(path)) return true;
+    size_t size = strlen(path), end = sizeof DELETED - 1;
+    if (size > end && strcmp(path + size - end, DELETED) == 0)
+        *all &= add_former(path, size - end);
+    else
         *all &= inputs_add(path, FSP_SNAP_FOLLOW);
     return true;
 }

@@ -59,6 +59,7 @@ struct fsp_snap_identity {
 
 #define FSP_SNAP_FOLLOW 1u /* symbolic links, at the end of the path too */
 #define FSP_SNAP_STAT   2u /* what stat(2) says was used: the access time matters as well */
+#define FSP_SNAP_FORMER 4u /* what was used has this name no more */
 
 static inline int64_t fsp_snap_ns(const struct timespec *t) {
     return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;

@@ -72,6 +72,8 @@ struct fsp_zygote {
     int stopped_by;
     bool unwatched;      /* the poller does not tell its end */
     struct fsp_job *own; /* whose child it was, until that has the fork */
+    int64_t since;       /* by the clock of files: what it came from was read later */
+    bool suspect;        /* a file changed while it started, perhaps after it was read */
     uint64_t looked;
     struct fsp_snap_identity file; /* of the program, or the script, as PATH has it */
     char *inputs;                  /* the other files that it came from: fsp_snap_input */
@@ -250,12 +252,20 @@ static const struct fsp_snap_input *next_input(const struct fsp_zygote *z, size_
     return *at > z->inputs_size ? NULL : input;
 }
 
+/* Changed in or after the tick in which the process was started: perhaps after it was read. */
+static bool is_recent(const struct fsp_zygote *z, const struct fsp_snap_identity *id) {
+    return id->changed >= z->since;
+}
+
 static int keep_inputs(struct fsp_zygote *z, const char *data, size_t size) {
+    const struct fsp_snap_input *input;
     z->inputs = sys_malloc(size + 1);
     if (z->inputs == NULL) return -ENOMEM;
     memcpy(z->inputs, data, size);
     z->inputs_size = size;
-    for (size_t at = 0; next_input(z, &at);) z->ninputs++;
+    z->suspect = is_recent(z, &z->file);
+    for (size_t at = 0; (input = next_input(z, &at)); z->ninputs++)
+        z->suspect |= is_recent(z, &input->id);
     return 0;
 }
 
@@ -272,6 +282,7 @@ static bool inputs_changed(const struct fsp_zygote *z) {
 static bool is_stale(struct fsp_zygote *z, uint64_t now) {
     if (now - z->looked < LOOK_NS + z->ninputs * LOOK_NS_EACH) return false;
     z->looked = now;
+    if (z->suspect) return true;
     struct fsp_snap_identity file = identify_program(z->template->plan);
     return !fsp_snap_same(&file, &z->file) || inputs_changed(z);
 }
@@ -419,6 +430,13 @@ static void discard(struct fsp_spawner *s, struct fsp_zygote *z) {
     free_zygote(z);
 }
 
+/* The least time that a file which changes from now on will show. */
+static int64_t files_now(void) {
+    struct timespec t = {0};
+    clock_gettime(CLOCK_REALTIME_COARSE, &t);
+    return fsp_snap_ns(&t);
+}
+
 static struct fsp_zygote *new_zygote(struct fsp_spawner *s, struct fsp_template *t) {
     struct fsp_zygote *z = sys_calloc(1, sizeof *z);
     if (z == NULL) return NULL;
@@ -427,6 +445,7 @@ static struct fsp_zygote *new_zygote(struct fsp_spawner *s, struct fsp_template 
     z->socket = -1;
     z->child = (struct fsp_child){-1, -1};
     z->born = sys_now();
+    z->since = files_now();
     z->id = ++s->last_zygote;
     return z;
 }
@@ -760,12 +779,13 @@ static int adopt(struct fsp_spawner *s, struct fsp_zygote *z, const struct fsp_z
                  const char *inputs, size_t size) {
     int fd[2] = {open_page(z), 2};
     if (fd[0] < 0) return fd[0];
+    z->file = old->file;
+    z->since = old->since;
     int r = keep_inputs(z, inputs, size);
     if (r == 0) r = sys_nonblock(z->socket);
     if (r == 0) r = fsp_poller_watch(&s->poller, z->socket, FSP_POLL_IN, token(z, false));
     if (r == 0) r = send_go(z->socket, 1, fd);
     sys_close(fd[0]);
-    z->file = old->file;
     return r < 0 ? r : 0;
 }
 

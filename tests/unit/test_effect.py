@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 
 from conftest import Run
 from fastspawn import Command, Engine, Result, Template
-from support import LINUX, async_poll
+from support import LINUX, async_poll, poll
 
 pytestmark = pytest.mark.skipif(
     not LINUX or platform.machine() != "x86_64", reason="for Linux on x86-64"
@@ -494,6 +495,89 @@ def test_a_directory_is_listed_by_each_fork(
     run(main())
 
 
+def test_what_a_directory_lists_is_no_input(
+    run: Run, tmp_path: Path, compile_c: Callable[[str], Path]
+) -> None:
+    """Opened as if it were a file to read, so that only the listing is an effect."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = compile_c(
+        """
+        #include <fcntl.h>
+        #include <stdio.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        int main(int argc, char **argv) {
+            char buf[4096];
+            int n = 0, size = syscall(SYS_getdents64, open(argv[1], O_RDONLY), buf, sizeof buf);
+            for (int at = 0; at < size; at += *(unsigned short *)(buf + at + 16)) n++;
+            printf("%d\\n", n - 2);
+        }"""
+    )
+
+    async def main() -> None:
+        async with Template([path, folder], size=1, at="effect") as template:
+            assert template.stats["stopped_by"] == 217  # getdents64
+            for n in range(3):
+                assert (await template.run()).stdout == b"%d\n" % n
+                (folder / str(n)).touch()
+
+    run(main())
+
+
+UNTIMELY = {
+    # The very file that is mapped has another name, or none, when the names are taken down.
+    "replaced": 'rename("next", "data")',
+    # It was changed in its place after it was read.
+    "rewritten": 'rename("next", "used"); n = open("data", O_WRONLY); write(n, "new", 3)',
+}
+
+
+@pytest.mark.parametrize("change", UNTIMELY.values(), ids=UNTIMELY)
+@pytest.mark.parametrize("at", ["main", "effect"])
+def test_a_file_that_changes_while_the_process_starts(
+    run: Run, tmp_path: Path, compile_c: Callable[[str], Path], change: str, at: Any
+) -> None:
+    """A constructor maps and reads a file, then the file changes: that is the process's past."""
+    (tmp_path / "data").write_text("old")
+    path = compile_c(
+        f"""
+        #include <fcntl.h>
+        #include <stdio.h>
+        #include <sys/mman.h>
+        #include <unistd.h>
+        static char text[4];
+        __attribute__((constructor)) static void begin(void) {{
+            int fd = open("data", O_RDONLY), n;
+            mmap(NULL, 3, PROT_READ, MAP_PRIVATE, fd, 0);
+            read(fd, text, 3);
+            close(fd);
+            if (access("next", F_OK) == 0) {{ {change}; }}
+        }}
+        int main(void) {{ puts(text); }}"""
+    )
+    (tmp_path / "next").write_text("new")
+
+    async def main() -> None:
+        async with Template(Command([path], cwd=tmp_path), size=1, at=at) as template:
+
+            async def is_new() -> bool:
+                return (await template.run()).stdout == b"new\n"
+
+            await async_poll(is_new, "the process is replaced", 5)
+
+            async def stays() -> bool:
+                return template.stats["ready"] == 1 and template.stats["forked"] > 3
+
+            async def by_fork() -> bool:
+                assert (await template.run()).stdout == b"new\n"
+                return await stays()
+
+            await async_poll(by_fork, "it serves")
+
+    run(main())
+
+
 def test_each_fork_writes(run: Run, tmp_path: Path, compile_c: Callable[[str], Path]) -> None:
     log = tmp_path / "log"
     path = compile_c(
@@ -584,6 +668,8 @@ def compile_c(tmp_path: Path) -> Callable[[str], Path]:
         code, path = tmp_path / "program.c", tmp_path / "program"
         code.write_text(source)
         subprocess.run(["cc", "-O1", "-w", code, "-o", path], check=True)
+        settled = path.stat().st_ctime + 0.05
+        poll(lambda: time.time() > settled, "no process can be older than it")
         return path
 
     return build

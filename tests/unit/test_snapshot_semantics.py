@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import re
 import resource
 import shutil
@@ -11,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -34,15 +35,35 @@ def program(*argv: str, input: bytes | None = None, **options: Any) -> Case:
     return Command(argv, **options), input
 
 
-async def both(command: Command, input: bytes | None = None) -> tuple[Result, list[Result]]:
-    """Executed once, and forked twice, of which nothing may have fallen back to exec."""
-    async with Engine(1) as engine:
-        direct = await engine.run(command, input)
-    async with Template(command, size=1) as template:
+async def forks(
+    command: Command, input: bytes | None, at: Literal["main", "effect"]
+) -> list[Result]:
+    """Two, of which none may have fallen back to exec."""
+    async with Template(command, size=1, at=at) as template:
         forked = [await template.run(input=input) for _ in range(2)]
         assert template.stats["direct"] == 0
         assert template.stats["forked"] == 2
+        assert template.kind == at
+    return forked
+
+
+async def both(command: Command, input: bytes | None = None) -> tuple[Result, list[Result]]:
+    """Executed once, and forked at each place."""
+    async with Engine(1) as engine:
+        direct = await engine.run(command, input)
+    forked = await forks(command, input, "main")
+    if at_effect(command):
+        forked += await forks(command, input, "effect")
     return direct, forked
+
+
+def at_effect(command: Command) -> bool:
+    """It can be stopped there."""
+    return platform.machine() == "x86_64" and not is_of_musl(command)
+
+
+def is_of_musl(command: Command) -> bool:
+    return b"/ld-musl-" in Path(command.resolve()).read_bytes()[:4096]
 
 
 def seen(result: Result) -> object:
