@@ -18,7 +18,8 @@ PIP := $(RUN) pip --disable-pip-version-check --quiet
 C_MAKE := $(MAKE) --no-print-directory -f tests/c/Makefile
 
 MODULE_INPUTS := pyproject.toml setup.py $(wildcard csrc/*.[ch] src/fastspawn/*.p[yx][xd])
-C_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/children/*.[ch] bench/*.[ch])
+C_FILES := $(wildcard csrc/*.[ch] tests/c/*.[ch] tests/children/*.[ch] bench/*.[ch] \
+	examples/*/*.[ch] src/fastspawn/include/*/*.h)
 PY_FILES := $(wildcard src tests bench examples setup.py)
 COMPILERS ?= $(or $(strip $(foreach cc,gcc clang,$(if $(shell command -v $(cc)),$(cc)))),cc)
 TARGETS := x86_64-linux-musl aarch64-linux-musl x86_64-macos aarch64-macos

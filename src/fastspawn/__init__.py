@@ -51,6 +51,12 @@ else:
 
 __version__ = version("fastspawn")
 
+
+def get_include() -> str:
+    """The directory of ``fastspawn/checkpoint.h``, for C and C++ programs (``cc -I``)."""
+    return os.path.join(os.path.dirname(__file__), "include")
+
+
 __all__ = [
     "DEVNULL",
     "PIPE",
@@ -81,6 +87,7 @@ __all__ = [
     "check_call",
     "check_output",
     "checkpoint",
+    "get_include",
     "getoutput",
     "getstatusoutput",
     "install",

@@ -22,7 +22,7 @@ USAGE = """\
 usage: python -m fastspawn --install script.py [ARG ...]
        python -m fastspawn --install -m module [ARG ...]
        python -m fastspawn --install -c code [ARG ...]
-       python -m fastspawn --help | --version
+       python -m fastspawn --help | --version | --include
 """
 
 HELP = f"""{USAGE}
@@ -32,6 +32,7 @@ Run a Python program with its subprocesses (subprocess, asyncio, uvloop) started
               is stdin), a directory or zip file with a __main__.py, a module, or code
   --help      show this
   --version   show the version
+  --include   show the directory of fastspawn/checkpoint.h, for a C compiler's -I
 
 The HTTP server is python -m fastspawn.serve.
 """
@@ -135,6 +136,8 @@ def main() -> None:
         sys.stdout.write(HELP)
     elif args[0] in ("-V", "--version"):
         sys.stdout.write(f"fastspawn {fastspawn.__version__}\n")
+    elif args[0] == "--include":
+        sys.stdout.write(f"{fastspawn.get_include()}\n")
     elif args[0] != "--install":
         refuse(f"unknown option: {args[0]}" if args[0].startswith("-") else "--install is missing")
     elif len(args) == 1:

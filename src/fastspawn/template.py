@@ -94,7 +94,7 @@ class Template(TemplateCore):
     canary, what constructors made, and the first command line in /proc/PID/cmdline.
 
     A template process that dies is replaced, and so is one whose program changed on disk (noticed
-    within 0.1 s, and 5 ms more for each file that a checkpoint came from); meanwhile runs start by
+    within 0.1 s, and 1 ms more for each file that a checkpoint came from); meanwhile runs start by
     exec. ``stats`` counts them.
     """
 

@@ -38,6 +38,15 @@ def test_why_there_is_no_template_at_a_checkpoint(start: Serve, loop: str) -> No
     assert server.errors().count(said) == 1
 
 
+@pytest.mark.parametrize("place", ["main", "checkpoint", "auto", "effect"])
+def test_any_place_will_do_for_any_program(start: Serve, loop: str, place: str) -> None:
+    server = start("--strategy", "snapshot", "--snapshot-at", place, "--loop", loop)
+    with server.connect() as client:
+        for _ in range(3):
+            client.get()
+            assert client.read().body == b"hi\n"
+
+
 @pytest.mark.parametrize("place", ["main", "checkpoint", "auto"])
 def test_where_forks_begin(start: Serve, loop: str, place: str) -> None:
     text = "import os\nfrom fastspawn import checkpoint\nabove = os.getpid()\ncheckpoint()\n"

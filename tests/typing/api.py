@@ -158,6 +158,7 @@ def core(plan: _core.Plan) -> None:
 
 
 assert_type(fastspawn.__version__, str)
+assert_type(fastspawn.get_include(), str)
 anything: Any = STREAM
 
 # ---- subprocess's names ----

@@ -249,6 +249,9 @@ def test_help_and_version(programs: Path) -> None:
     assert out.startswith("usage: python -m fastspawn --install")
     status, out, err = python("-m", "fastspawn", "--version", cwd=programs)
     assert (status, out, err) == (0, f"fastspawn {fastspawn.__version__}\n", "")
+    status, out, err = python("-m", "fastspawn", "--include", cwd=programs)
+    assert (status, out, err) == (0, f"{fastspawn.get_include()}\n", "")
+    assert (Path(fastspawn.get_include()) / "fastspawn" / "checkpoint.h").is_file()
 
 
 def test_child_pythons_are_their_own(installed: None, programs: Path) -> None:
