@@ -28,7 +28,7 @@ CORE = """
 """.split()
 
 # A shared object of its own, which the programs of templates load (csrc/preload.c).
-PRELOAD = "preload effect inputs settle fdmap plan fault".split()
+PRELOAD = "preload bind effect inputs maps merge settle fdmap plan fault".split()
 
 # A program of its own: the worker of a ResettablePool (csrc/worker.c), with the steps of a spawn.
 WORKER = """
@@ -62,6 +62,7 @@ preload = Extension(
     include_dirs=["csrc"],
     depends=glob("csrc/*.h"),
     extra_compile_args=preload_cflags,
+    extra_link_args=["-nostartfiles", "-Wl,-z,noseparate-code"],
 )
 
 worker = Extension(

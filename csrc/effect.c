@@ -4,8 +4,8 @@
  * Every system call raises SIGSYS (Syscall User Dispatch, Linux 5.11, x86-64).  The handler makes
  * those that are pure - they change nothing outside of this process, and answer the same to every
  * fork as long as no file changes that it knows of - and at the first other one the process
- * becomes a template.  A fork has no dispatch (it is not inherited): it puts back what was
- * changed, and returns to the very instruction, which now does what it always did.
+ * becomes a template.  A fork has no dispatch (it is not inherited): it returns to the very
+ * instruction, which now does what it always did.
  *
  * Clocks are no system calls: the vDSO is made inaccessible and rdtsc trapped, and the fault is
  * where the process stops.  So is any other fault: the fork runs into it again, on its own.
@@ -327,7 +327,14 @@ static bool is_rwlock_writer(const char *at) {
 
 #define MARGIN sizeof(struct rwlock) /* so much around an owner is looked at */
 
+/* Reading maps pages, if only the zero page, and forks copy what is mapped. */
+static bool is_own(const char *start, const char *end) {
+    const char *own = (const char *)&watch;
+    return preload_is_plan(start) || (own >= start && own < end);
+}
+
 static bool find_owners(char *start, char *end) {
+    if (is_own(start, end)) return true;
     if (watch.searched > MAX_SEARCH || end - start > MAX_SEARCH) return false;
     watch.searched += end - start;
     for (char *at = start + MARGIN; at < end - MARGIN; at += sizeof(int)) {
@@ -355,21 +362,28 @@ static void reopen(int fd) {
 }
 
 static void release(void) {
-    int tid = (int)raw(gettid, 0);
+    int tid = watch.nowners ? (int)raw(gettid, 0) : 0;
     for (size_t i = 0; i < watch.nowners; i++) *watch.owner[i] = tid;
     for (int fd = 0; fd < MAX_FD; fd++)
         if (watch.opened[fd]) reopen(fd);
+}
+
+/* ---- the handlers ---- */
+
+/* The program does not run on in this process, so it need not be watched any more. (That its
+ * calls are dispatched ends with the fork; ours are not.) */
+static void unwatch(void) {
     for (size_t i = 0; i < NWATCHED; i++)
         raw(rt_sigaction, watched_signals[i], &watch.own[i], NULL, sizeof watch.own[i].mask);
     raw(prctl, PR_SET_TSC, PR_TSC_ENABLE, 0, 0, 0);
     if (watch.vdso) raw(mprotect, watch.vdso, watch.vdso_size, PROT_READ | PROT_EXEC);
 }
 
-/* ---- the handlers ---- */
-
 static void stop(int before) {
     watch.tid = (int)raw(gettid, 0);
-    if (!inputs_for_each_writable(find_owners)) preload_refuse(FSP_REFUSED_MEMORY);
+    if (!maps_for_each_writable(find_owners)) preload_refuse(FSP_REFUSED_MEMORY);
+    unwatch();
+    merge_locale();
     preload_serve(before, watch.calls);
     release();
 }
@@ -425,7 +439,7 @@ __attribute__((visibility("hidden"))) extern const char __ehdr_start[], etext[];
 
 enum fsp_refusal effect_watch(void) {
     if (dlsym(RTLD_DEFAULT, "gnu_get_libc_version") == NULL) return FSP_REFUSED_EFFECT;
-    if (inputs_find_vdso(&watch.vdso, &watch.vdso_size) &&
+    if (maps_find_vdso(&watch.vdso, &watch.vdso_size) &&
         raw(mprotect, watch.vdso, watch.vdso_size, PROT_NONE) < 0)
         return FSP_REFUSED_EFFECT; /* sealed */
     if (install_handlers() < 0 || raw(prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0) < 0)

@@ -63,48 +63,7 @@ bool inputs_add(const char *path, unsigned how) {
     return true;
 }
 
-/* ---- /proc/self/maps ---- */
-
-/* Calls `use` for each line, without its end, until it says stop. */
-static bool for_each_mapping(bool (*use)(char *line, void *arg), void *arg) {
-    char buf[8192];
-    size_t have = 0;
-    long fd = raw(openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0), n;
-    if (fd < 0) return false;
-    bool on = true;
-    while (on && (n = raw(read, fd, buf + have, sizeof buf - have)) > 0) {
-        char *line = buf, *end = buf + have + n, *newline;
-        while (on && (newline = memchr(line, '\n', (size_t)(end - line)))) {
-            *newline = '\0';
-            on = use(line, arg);
-            line = newline + 1;
-        }
-        have = (size_t)(end - line);
-        memmove(buf, line, have);
-    }
-    raw(close, fd);
-    return true;
-}
-
-#define DELETED " (deleted)"
-
-/* Memory that the kernel shows as a file, though there never was one by that name. */
-static bool is_nameless(const char *path) {
-    static const char *const names[] = {"/memfd:", "/dev/zero", "/SYSV", "/anon_hugepage", "/["};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strncmp(path, names[i], strlen(names[i])) == 0) return true;
-    return false;
-}
-
-/* The name is another file's by now: a process that starts anew will map that one. */
-static bool add_former(char *path, size_t size) {
-    size_t at = inputs.used;
-    path[size] = '\0';
-    if (!inputs_add(path, FSP_SNAP_FOLLOW | FSP_SNAP_FORMER)) return false;
-    struct fsp_snap_input *input = (void *)(inputs.records + at);
-    if (inputs.used > at) input->id.ino = UINT64_MAX;
-    return true;
-}
+/* ---- what is mapped ---- */
 
 #define DELETED " (deleted)"
 
@@ -140,64 +99,7 @@ static bool add_mapping(char *line, void *arg) {
 
 bool inputs_add_mapped(void) {
     bool all = true;
-    return for_each_mapping(add_mapping, &all) && all;
-}
-
-static uintptr_t read_hex(const char **at) {
-    uintptr_t n = 0;
-    for (;; ++*at) {
-        char c = **at;
-        if (c >= '0' && c <= '9')
-            n = n << 4 | (uintptr_t)(c - '0');
-        else if (c >= 'a' && c <= 'f')
-            n = n << 4 | (uintptr_t)(c - 'a' + 10);
-        else
-            return n;
-    }
-}
-
-struct range {
-    uintptr_t start, end;
-};
-
-/* What follows it in the line: " rw-p ...". */
-static const char *read_range(const char *line, struct range *range) {
-    range->start = read_hex(&line);
-    line++;
-    range->end = read_hex(&line);
-    return line;
-}
-
-struct writable {
-    bool (*use)(char *start, char *end);
-    bool on;
-};
-
-static bool is_writable(char *line, void *arg) {
-    struct writable *w = arg;
-    struct range range;
-    if (strncmp(read_range(line, &range), " rw-p", 5) == 0)
-        w->on = w->use((char *)range.start, (char *)range.end);
-    return w->on;
-}
-
-bool inputs_for_each_writable(bool (*use)(char *start, char *end)) {
-    struct writable w = {use, true};
-    return for_each_mapping(is_writable, &w) && w.on;
-}
-
-static bool is_vdso(char *line, void *arg) {
-    if (strstr(line, "[vdso]") == NULL) return true;
-    read_range(line, arg);
-    return false;
-}
-
-bool inputs_find_vdso(char **start, size_t *size) {
-    struct range range = {0};
-    if (!for_each_mapping(is_vdso, &range) || range.start == 0) return false;
-    *start = (char *)range.start;
-    *size = range.end - range.start;
-    return true;
+    return maps_for_each(add_mapping, &all) && all;
 }
 
 #endif

@@ -35,7 +35,7 @@
 #define PR_GET_TID_ADDRESS 40
 #endif
 
-#define KEPT_ABOVE 900 /* where a program does not expect its next descriptor */
+#define KEPT_ABOVE 60 /* where a program does not expect its next descriptor */
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -314,6 +314,10 @@ void preload_refuse(enum fsp_refusal why) {
     for (;;) leave(0);
 }
 
+bool preload_is_plan(const char *start) {
+    return start == self.plan;
+}
+
 void preload_fail(long error, int index) {
     volatile struct fsp_error *e = &self.page->slot[self.slot].error;
     e->index = index;
@@ -361,6 +365,7 @@ static int run_to_effect(int argc, char **argv, char **envp) {
 static int frozen_main(int argc, char **argv, char **envp) {
     if (!take_channel()) leave(127);
     if (!inputs_add_mapped()) preload_refuse(FSP_REFUSED_INPUTS);
+    bind_all();
     if (self.effect == 1 || (self.effect && !is_python())) return run_to_effect(argc, argv, envp);
     preload_serve(is_python(), 0);
     return enter_main(argc, argv);

@@ -18,6 +18,9 @@ _Noreturn void preload_fail(long error, int index);
 /* This cannot be what was asked for. */
 _Noreturn void preload_refuse(enum fsp_refusal why);
 
+/* Is this where requests' plans are? */
+bool preload_is_plan(const char *start);
+
 /* ---- inputs.c: the files that this process came from ---- */
 
 /* Note a file as it is now, or that it is missing; `path` as the program named it, `how` as in
@@ -26,10 +29,31 @@ bool inputs_add(const char *path, unsigned how);
 bool inputs_add_mapped(void); /* the program, its libraries, and whatever else is mapped */
 /* All of them: struct fsp_snap_input and path, one after the other. */
 const void *inputs_all(size_t *size);
+
+/* ---- maps.c ---- */
+
+struct range {
+    uintptr_t start, end;
+};
+
+/* Calls `use` for each line, without its end, until it says stop; false: there are none. */
+bool maps_for_each(bool (*use)(char *line, void *arg), void *arg);
+/* What follows it in the line: " rw-p ...". */
+const char *maps_read_range(const char *line, struct range *range);
 /* Each mapping that the program can write to and shares with no one; stops at false. */
-bool inputs_for_each_writable(bool (*use)(char *start, char *end));
+bool maps_for_each_writable(bool (*use)(char *start, char *end));
 /* Where [vdso] is mapped; false: nowhere. */
-bool inputs_find_vdso(char **start, size_t *size);
+bool maps_find_vdso(char **start, size_t *size);
+
+/* ---- merge.c ---- */
+
+/* Make one mapping of those of a locale's files that lie side by side. */
+void merge_locale(void);
+
+/* ---- bind.c ---- */
+
+/* Bind the calls into libraries that are still to be bound. */
+void bind_all(void);
 
 /* ---- effect.c: on to the first effect ---- */
 

@@ -1,0 +1,81 @@
+/*
+ * maps.c - /proc/self/maps (proc_pid_maps(5)): what this process has mapped.
+ */
+#include "preload.h"
+
+#ifdef __linux__
+#include "rawsys.h"
+
+bool maps_for_each(bool (*use)(char *line, void *arg), void *arg) {
+    char buf[8192];
+    size_t have = 0;
+    long fd = raw(openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0), n;
+    if (fd < 0) return false;
+    bool on = true;
+    while (on && (n = raw(read, fd, buf + have, sizeof buf - have)) > 0) {
+        char *line = buf, *end = buf + have + n, *newline;
+        while (on && (newline = memchr(line, '\n', (size_t)(end - line)))) {
+            *newline = '\0';
+            on = use(line, arg);
+            line = newline + 1;
+        }
+        have = (size_t)(end - line);
+        memmove(buf, line, have);
+    }
+    raw(close, fd);
+    return true;
+}
+
+static uintptr_t read_hex(const char **at) {
+    uintptr_t n = 0;
+    for (;; ++*at) {
+        char c = **at;
+        if (c >= '0' && c <= '9')
+            n = n << 4 | (uintptr_t)(c - '0');
+        else if (c >= 'a' && c <= 'f')
+            n = n << 4 | (uintptr_t)(c - 'a' + 10);
+        else
+            return n;
+    }
+}
+
+const char *maps_read_range(const char *line, struct range *range) {
+    range->start = read_hex(&line);
+    line++;
+    range->end = read_hex(&line);
+    return line;
+}
+
+struct writable {
+    bool (*use)(char *start, char *end);
+    bool on;
+};
+
+static bool is_writable(char *line, void *arg) {
+    struct writable *w = arg;
+    struct range range;
+    if (strncmp(maps_read_range(line, &range), " rw-p", 5) == 0)
+        w->on = w->use((char *)range.start, (char *)range.end);
+    return w->on;
+}
+
+bool maps_for_each_writable(bool (*use)(char *start, char *end)) {
+    struct writable w = {use, true};
+    return maps_for_each(is_writable, &w) && w.on;
+}
+
+static bool is_vdso(char *line, void *arg) {
+    if (strstr(line, "[vdso]") == NULL) return true;
+    maps_read_range(line, arg);
+    return false;
+}
+
+bool maps_find_vdso(char **start, size_t *size) {
+    struct range range = {0};
+    if (!maps_for_each(is_vdso, &range) || range.start == 0) return false;
+    *start = (char *)range.start;
+    *size = range.end - range.start;
+    return true;
+}
+
+#endif

@@ -1,0 +1,193 @@
+"""What a fork of a template need not do again, and that leaving it out changes nothing."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from conftest import Run
+from fastspawn import Command, Engine, Result, Template
+from support import LINUX
+
+GLIBC = platform.libc_ver()[0] == "glibc"
+
+pytestmark = pytest.mark.skipif(not LINUX or not GLIBC, reason="for Linux with glibc")
+
+Compile = Callable[..., Path]
+
+
+@pytest.fixture
+def compile_c(tmp_path: Path) -> Compile:
+    def build(name: str, source: str, *options: str) -> Path:
+        (tmp_path / f"{name}.c").write_text(source)
+        command = ["cc", "-O0", "-w", "-Wl,-z,lazy", "-o", name, f"{name}.c", *options]
+        subprocess.run(command, check=True, cwd=tmp_path)
+        return tmp_path / name
+
+    return build
+
+
+def both(run: Run, argv: Sequence[str | Path], env: dict[str, str], at: str) -> list[Result]:
+    """By exec, and by fork."""
+    results = []
+
+    async def main() -> None:
+        command = Command(argv, env=env)
+        async with Engine() as engine:
+            results.append(await engine.run(command))
+        async with Template(command, at=at) as template:  # type: ignore[arg-type]
+            results.append(await template.run())
+            assert template.stats["direct"] == 0
+
+    run(main())
+    return results
+
+
+# ---- symbols -------------------------------------------------------------------------------------
+
+CALLS = r"""
+#include <stdio.h>
+#include <string.h>
+#include <stdlib.h>
+int main(void) { printf("%s %ld\n", strpbrk("abc", "b"), atol("7")); return 0; }
+"""
+
+
+@pytest.mark.parametrize("at", ["main", "effect"])
+def test_no_fork_looks_for_the_functions_of_libraries(
+    run: Run, compile_c: Compile, at: str
+) -> None:
+    env = {"LD_DEBUG": "bindings"}
+    by_exec, by_fork = both(run, [compile_c("calls", CALLS, "-fno-builtin")], env, at)
+    assert by_exec.stdout == by_fork.stdout == b"bc 7\n"
+    assert b"`strpbrk'" in by_exec.stderr
+    assert b"`strpbrk'" not in by_fork.stderr
+
+
+MINE = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+const char *say(void);
+char *strpbrk(const char *s, const char *accept) { return (char *)"mine"; }
+int main(void) { puts(say()); puts(strpbrk("abc", "b")); return 0; }
+"""
+
+SAY = r"""
+#include <string.h>
+const char *say(void) { return strpbrk("xyz", "y"); }
+"""
+
+
+def test_the_programs_own_function_comes_first(
+    run: Run, compile_c: Compile, tmp_path: Path
+) -> None:
+    compile_c("libsay.so", SAY, "-shared", "-fPIC", "-fno-builtin")
+    program = compile_c("mine", MINE, "-fno-builtin", "-L.", "-l:libsay.so", "-rdynamic")
+    env = {"LD_LIBRARY_PATH": str(tmp_path)}
+    by_exec, by_fork = both(run, [program], env, "main")
+    assert by_exec.stdout == by_fork.stdout == b"mine\nmine\n"
+
+
+TWICE = r"""
+#include <string.h>
+char *strpbrk(const char *s, const char *accept) { return (char *)"the library's"; }
+const char *say(void) { return strpbrk("xyz", "y"); }
+"""
+
+
+def test_a_symbolic_library_calls_its_own(run: Run, compile_c: Compile, tmp_path: Path) -> None:
+    compile_c("libsay.so", TWICE, "-shared", "-fPIC", "-fno-builtin", "-Wl,-Bsymbolic")
+    program = compile_c("mine", MINE, "-fno-builtin", "-L.", "-l:libsay.so", "-rdynamic")
+    env = {"LD_LIBRARY_PATH": str(tmp_path)}
+    by_exec, by_fork = both(run, [program], env, "main")
+    assert by_exec.stdout == by_fork.stdout == b"the library's\nmine\n"
+
+
+LATER = r"""
+#include <dlfcn.h>
+#include <stdio.h>
+int main(void) {
+    void *library = dlopen("liblater.so", RTLD_LAZY);
+    if (library == NULL) { puts(dlerror()); return 1; }
+    int (*seven)(void) = (int (*)(void))dlsym(library, "seven");
+    printf("%d %d\n", seven(), dlerror() == NULL);
+    return 0;
+}
+"""
+
+MISSING = r"""
+int nowhere(void);
+int seven(void) { return 7; }
+int never(void) { return nowhere(); }
+"""
+
+
+def test_what_is_loaded_later_stays_lazy(run: Run, compile_c: Compile, tmp_path: Path) -> None:
+    """A function that does not exist is no error as long as nobody calls it."""
+    compile_c("liblater.so", MISSING, "-shared", "-fPIC")
+    env = {"LD_LIBRARY_PATH": str(tmp_path)}
+    by_exec, by_fork = both(run, [compile_c("later", LATER, "-ldl")], env, "main")
+    assert by_exec.stdout == by_fork.stdout == b"7 1\n"
+
+
+def test_a_missing_function_of_a_library_at_the_start(
+    run: Run, compile_c: Compile, tmp_path: Path
+) -> None:
+    """The same error, at the same time: when it is called."""
+    compile_c("liblater.so", MISSING, "-shared", "-fPIC")
+    source = (
+        "#include <stdio.h>\nint seven(void), never(void);\nint main(int n, char **v) {"
+        ' printf("%d\\n", seven()); fflush(stdout); return n > 1 ? never() : 0; }'
+    )
+    options = ("-L.", "-l:liblater.so", "-Wl,--unresolved-symbols=ignore-all")
+    program = compile_c("start", source, *options)
+    env = {"LD_LIBRARY_PATH": str(tmp_path)}
+    for args in ((), ("x",)):
+        by_exec, by_fork = both(run, [program, *args], env, "main")
+        assert by_fork.stdout == by_exec.stdout == b"7\n"
+        assert (by_fork.returncode, by_fork.stderr) == (by_exec.returncode, by_exec.stderr)
+
+
+# ---- mappings ------------------------------------------------------------------------------------
+
+LOCALE = r"""
+#include <langinfo.h>
+#include <locale.h>
+#include <stdio.h>
+#include <string.h>
+int main(void) {
+    char line[4096];
+    int files = 0;
+    puts(setlocale(LC_ALL, ""));
+    puts(nl_langinfo(CODESET));
+    puts(nl_langinfo(DAY_1));
+    puts(nl_langinfo(D_T_FMT));
+    puts(localeconv()->decimal_point);
+    puts(nl_langinfo(YESEXPR));
+    fflush(stdout);
+    FILE *maps = fopen("/proc/self/maps", "r");
+    while (fgets(line, sizeof line, maps)) files += strstr(line, "/locale/C.utf8/") != NULL;
+    fprintf(stderr, "%d\n", files);
+    setlocale(LC_ALL, "C"); /* which unmaps some */
+    puts(nl_langinfo(CODESET));
+    return 0;
+}
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/usr/lib/locale/C.utf8/LC_TIME").exists(), reason="the locale is in no files here"
+)
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="for x86-64")
+def test_the_files_of_a_locale_become_one_mapping(run: Run, compile_c: Compile) -> None:
+    env = {"LANG": "C.UTF-8"}
+    by_exec, by_fork = both(run, [compile_c("locale", LOCALE)], env, "effect")
+    assert by_exec.stdout == by_fork.stdout
+    assert by_exec.stdout.startswith(b"C.UTF-8\nUTF-8\nSunday\n")
+    assert int(by_exec.stderr) > 8
+    assert int(by_fork.stderr) <= 2
