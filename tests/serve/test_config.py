@@ -24,6 +24,10 @@ header-timeout = "1m"
 graceful-timeout = "none"
 access-log = false
 max-inflight-total = 12
+uds-mode = "660"
+drain-delay = "3s"
+health-path = "/-/health"
+ready-path = "/-/ready"
 
 command = "cat -n"
 exec-timeout = "1h30m"
@@ -98,6 +102,10 @@ def test_every_key(tmp_path: Path) -> None:
         graceful_timeout=None,
         access_log=False,
         max_inflight_total=12,
+        uds_mode=0o660,
+        drain_delay=3,
+        health_path="/-/health",
+        ready_path="/-/ready",
         routes=(
             RouteConfig(
                 path="/user/{name}",
@@ -175,6 +183,7 @@ def test_every_option_is_a_variable(option: options.Option, tmp_path: Path) -> N
         "config": write(tmp_path, "port = 77\n"), "loop": "asyncio", "host": "h", "mode": "raw",
         "strategy": "subprocess", "snapshot-at": "main", "stderr": "merge",
         "route": "/a=b", "set-env": "A=1", "pass-env": "A", "fd": "9",
+        "uds-mode": "660", "health-path": "/a", "ready-path": "/a",
     }  # fmt: skip
     number = "1" if option.kind == "flag" else "3"
     text = texts.get(option.name, number)

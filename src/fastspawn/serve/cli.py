@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from fastspawn import _core
 
-from . import listen, server, settings, workers
+from . import listen, server, settings, systemd, workers
 from .cgi.scripts import ScriptDirectory
 from .config import Config, RouteConfig
 from .filling import SHELL
@@ -111,7 +111,9 @@ def _run(argv: Sequence[str]) -> int:
         return workers.work(argv[1:])
     config = parse(argv)
     check(config)
-    socks = listen.listen(config)
+    fds = systemd.listen_fds()
+    notifier = systemd.Notifier()
+    socks = [listen.adopt(fd, config.backlog) for fd in fds] or listen.listen(config)
     where = ", ".join(map(listen.name, socks))
 
     def ready() -> None:
@@ -125,7 +127,7 @@ def _run(argv: Sequence[str]) -> int:
         )
 
     def stopping() -> None:
-        if config.uds is not None:
+        if config.uds is not None and not fds:
             listen.unlink(config.uds)
 
     def reread() -> Config:
@@ -136,9 +138,11 @@ def _run(argv: Sequence[str]) -> int:
     # Without a file, SIGHUP is what it always is: the terminal has gone.
     hangup = None if config.config is None else reread
     if config.workers == 1:
-        server.serve(config, socks, ready=ready, stopping=stopping, reread=hangup)
+        server.serve(
+            config, socks, ready=ready, stopping=stopping, reread=hangup, notifier=notifier
+        )
         return 0
-    if config.fd is None:
+    if config.fd is None and not fds:
         shares = [listen.multiply(sock, config.workers, config.backlog) for sock in socks]
     else:
         # Somebody else's, and perhaps still in use by others.
@@ -149,6 +153,7 @@ def _run(argv: Sequence[str]) -> int:
         ready=ready,
         stopping=stopping,
         reread=hangup,
+        notifier=notifier,
     ).run()
 
 

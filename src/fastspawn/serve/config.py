@@ -79,6 +79,8 @@ class Config:
     host: str = "127.0.0.1"
     port: int = 8001
     uds: str | None = None
+    uds_mode: int | None = None
+    """Permission bits; None: as the umask has it."""
     fd: int | None = None
     backlog: int = 2048
     workers: int = 1
@@ -90,6 +92,10 @@ class Config:
     keep_alive_timeout: float = 5.0
     header_timeout: float = 10.0
     graceful_timeout: float | None = 30.0
+    drain_delay: float = 0.0
+    """From the signal to the end of accepting."""
+    health_path: str | None = None
+    ready_path: str | None = None
     access_log: bool = True
 
     @property

@@ -22,6 +22,8 @@ _HEAD: Final = struct.Struct("!cI")
 
 CONFIG: Final = b"c"
 """From the supervisor: what to serve. The first message, and another after a reload."""
+RETIRE: Final = b"x"
+"""From the supervisor: another worker serves in this one's place."""
 READY: Final = b"r"
 """From a worker: it serves."""
 

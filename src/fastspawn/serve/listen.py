@@ -23,7 +23,7 @@ def listen(config: Config) -> list[socket.socket]:
     if config.fd is not None:
         return [adopt(config.fd, config.backlog)]
     if config.uds is not None:
-        return [_listen_unix(config.uds, config.backlog)]
+        return [_listen_unix(config.uds, config.backlog, config.uds_mode)]
     return _listen_tcp(config.host, config.port, config.backlog)
 
 
@@ -130,11 +130,13 @@ def _bind_tcp(family: int, address: object, *, reuse_port: bool = False) -> sock
     return sock
 
 
-def _listen_unix(path: str, backlog: int) -> socket.socket:
+def _listen_unix(path: str, backlog: int, mode: int | None) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(path)
         sock.bind(path)
+        if mode is not None:
+            os.chmod(path, mode)  # nobody can connect before it listens
         sock.listen(backlog)
         sock.setblocking(False)
     except OSError as error:

@@ -49,6 +49,7 @@ GROUPS: Final = (
     "CGI",
     "limits",
     "connections",
+    "operation",
     "other",
 )
 
@@ -74,6 +75,8 @@ def _make() -> list[Option]:
     add("host", "address or name (default: 127.0.0.1)", values.host, "text", "HOST")
     add("port", "0: any that is free (default: 8001)", number(0, 65535), "number", "PORT")
     add("uds", "a Unix socket instead", values.path, "text", "PATH")
+    add("uds-mode", "its permissions, such as 660 (default: by the umask)", values.mode, "text",
+        "MODE")  # fmt: skip
     add("fd", "an inherited socket instead", number(0, 1 << 20), "number", "FD")
     add("backlog", "connections not yet accepted (default: 2048)", number(1), "number", "N")
 
@@ -162,6 +165,14 @@ def _make() -> list[Option]:
         positive(duration), "duration", "TIME")  # fmt: skip
     add("graceful-timeout", "how long, after a signal, requests may take to finish (default: "
         "30s)", limit(duration), "duration", "TIME")  # fmt: skip
+    add("drain-delay", "how long, after a signal, to go on as before while --ready-path says 503 "
+        "(default: 0)", duration, "duration", "TIME")  # fmt: skip
+
+    group = "operation"
+    add("health-path", "a path that is answered with 200 while the server lives", values.url_path,
+        "text", "/PATH")  # fmt: skip
+    add("ready-path", "a path that is answered with 200, and with 503 before the server stops",
+        values.url_path, "text", "/PATH")  # fmt: skip
 
     group = "other"
     add("access-log", "a line per request on standard output (default: on)", values.boolean,

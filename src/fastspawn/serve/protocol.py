@@ -83,7 +83,6 @@ class Connection(asyncio.Protocol):
         "_quiet",
         "_routing",
         "_rush",
-        "_service",
         "_shut",
         "_special",
         "_target",
@@ -91,13 +90,14 @@ class Connection(asyncio.Protocol):
         "_write_paused",
         "ending",
         "peer",
+        "service",
         "transport",
     )
 
     transport: asyncio.Transport
 
     def __init__(self, service: Service) -> None:
-        self._service = service
+        self.service = service
         self._routing = service.routing
         self.peer = b"-"
         self.ending = False
@@ -148,8 +148,9 @@ class Connection(asyncio.Protocol):
         name = transport.get_extra_info("peername")
         if isinstance(name, tuple):
             self.peer = name[0].encode("ascii", "replace")
-        self._service.connections.add(self)
-        self._wait(self._service.idle)
+        self.service.connections.add(self)
+        self.ending = self.service.retiring
+        self._wait(self.service.idle)
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
@@ -166,8 +167,8 @@ class Connection(asyncio.Protocol):
             if not current.begun:
                 # The rest of its body is still to come.
                 current.begin()
-        elif self._quiet and self._limit is self._service.idle:
-            self._wait(self._service.slow)
+        elif self._quiet and self._limit is self.service.idle:
+            self._wait(self.service.slow)
 
     def eof_received(self) -> bool:
         current = self._current
@@ -183,11 +184,11 @@ class Connection(asyncio.Protocol):
         if not self._ahead:
             self.ending = True
         self.probe()
-        self._service.watch.hangup(self._fd, self, shut=False)
+        self.service.watch.hangup(self._fd, self, shut=False)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
-        service = self._service
+        service = self.service
         service.connections.discard(self)
         service.watch.forget_hangup(self._fd)
         self._wait(None)
@@ -235,8 +236,20 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         assert parser is not None
         version = parser.get_http_version()
-        route = self._routing.sole
-        if route is None:
+        routing = self._routing
+        route = routing.sole
+        if routing.own and (own := routing.own.get(self._target.partition(b"?")[0])):
+            exchange: Exchange = own(
+                self,
+                routing.nowhere,
+                parser.get_method(),
+                self._target,
+                version != "1.1",
+                parser.should_keep_alive(),
+            )
+            if self._fields is not None:
+                self._fields = []
+        elif route is None:
             fields = self._fields
             if fields is not None:
                 self._fields = []
@@ -354,15 +367,16 @@ class Connection(asyncio.Protocol):
         elif self._ahead:
             self._advance()
         else:
-            self._wait(self._service.idle)
+            self.ending = self.service.retiring
+            self._wait(self.service.idle)
 
     # ---- from the watch
 
     def expired(self) -> None:
         limit, self._limit = self._limit, None
-        if limit is self._service.slow:
+        if limit is self.service.slow:
             self._spoil(408, b"the request did not come in time\n")
-        elif limit is self._service.idle:
+        elif limit is self.service.idle:
             self.transport.close()
         else:
             self.transport.abort()
@@ -373,7 +387,7 @@ class Connection(asyncio.Protocol):
         self._rush = True
         self.resume_body()
         if self._paused:
-            self._service.watch.hangup(self._fd, self, shut=False)
+            self.service.watch.hangup(self._fd, self, shut=False)
 
     def peer_gone(self) -> None:
         self.transport.abort()
@@ -400,7 +414,7 @@ class Connection(asyncio.Protocol):
         """
         if self._target:
             return False
-        self._routing = self._service.routing
+        self._routing = self.service.routing
         self._fields = [] if self._routing.wants_fields else None
         return True
 
@@ -415,6 +429,12 @@ class Connection(asyncio.Protocol):
         self.ending = True
         if self._current is None:
             self._finish(linger=False)
+
+    def retire(self) -> None:
+        """Close with the next answer whose head can still say so."""
+        current = self._current
+        if not self._ahead and (current is None or not current.head_sent):
+            self.ending = True
 
     def abort(self) -> None:
         """Close now."""
@@ -563,7 +583,7 @@ class Connection(asyncio.Protocol):
         while self._ahead and self._current is None and not self._write_paused:
             exchange = self._current = self._ahead.popleft()
             self._wait(None)
-            if self._shut and not self._ahead:
+            if (self._shut or self.service.retiring) and not self._ahead:
                 self.ending = True
             if self._ahead_paused and len(self._ahead) < MAX_AHEAD:
                 self._ahead_paused = False
@@ -587,7 +607,7 @@ class Connection(asyncio.Protocol):
         if linger and not self._shut:
             self._update_reading()
             transport.write_eof()
-            self._wait(self._service.lingering)
+            self._wait(self.service.lingering)
         else:
             transport.close()
 
@@ -595,7 +615,7 @@ class Connection(asyncio.Protocol):
 
     def _update_reading(self) -> None:
         paused = self._body_paused or self._ahead_paused
-        watch = self._service.watch
+        watch = self.service.watch
         if paused:
             # With requests waiting ahead, an EOF behind them says nothing.
             watch.hangup(self._fd, self, shut=not self._ahead_paused and not self._rush)
@@ -608,7 +628,7 @@ class Connection(asyncio.Protocol):
         watch.forget_hangup(self._fd)
         if self._held:
             # Not from within whatever has called: it may be the parser.
-            self._service.loop.call_soon(self._parse_held)
+            self.service.loop.call_soon(self._parse_held)
         else:
             self.transport.resume_reading()
 

@@ -69,6 +69,21 @@ class Heads:
             )
         )
 
+    def whole(
+        self, status: int, text: bytes, content_type: bytes, *, end: bytes, body: bool
+    ) -> bytes:
+        """A whole answer of the server's own; ``body`` is false for HEAD."""
+        return b"".join(
+            (
+                b"HTTP/1.1 %d %b" % (status, _REASONS[status]),
+                self._start,
+                content_type,
+                b"\r\nContent-Length: %d" % len(text),
+                end,
+                text if body else b"",
+            )
+        )
+
     def refused(
         self, status: int, text: bytes, *, end: bytes, body: bool, fields: bytes = b""
     ) -> bytes:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .filling import BadValue
 from .paths import BadPath, Found, Router, split
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from .own import OwnExchange
     from .route import Match, Route
 
 Refusal = tuple[int, bytes] | tuple[int, bytes, bytes]
@@ -21,14 +23,21 @@ class Routing:
 
     ``sole``: the route of all requests, where there is only one and it wants to know nothing of
     them; then ``find`` need not be asked. ``nowhere``: where requests belong that are refused
-    before a route is found; it starts nothing. ``wants_fields``: some route does.
+    before a route is found; it starts nothing. ``own``: the paths that the server answers
+    itself. ``wants_fields``: some route does.
     """
 
-    __slots__ = ("_router", "nowhere", "routes", "sole", "wants_fields")
+    __slots__ = ("_router", "nowhere", "own", "routes", "sole", "wants_fields")
 
-    def __init__(self, routes: Sequence[Route], nowhere: Route) -> None:
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        nowhere: Route,
+        own: Mapping[bytes, type[OwnExchange]] = MappingProxyType({}),
+    ) -> None:
         self.routes = tuple(routes)
         self.nowhere = nowhere
+        self.own = own
         self.sole = routes[0] if len(routes) == 1 and routes[0].plain else None
         self.wants_fields = any(route.wants_fields for route in routes)
         self._router: Router[Route] = Router()

@@ -1,12 +1,14 @@
 """One server process: the event loop, from the first connection to the last.
 
 The first SIGTERM or SIGINT stops accepting and lets what has been asked for finish, for at
-most ``graceful_timeout``; the second, or the end of that time, cancels what is left.
+most ``graceful_timeout``; the second, or the end of that time, cancels what is left. With a
+``drain_delay`` that begins later, while whoever asks hears that the server is not ready.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import gc
 import signal
@@ -20,6 +22,7 @@ from .pool import LentPool, Pool
 from .protocol import Connection
 from .service import Service
 from .strategy import Strategies
+from .systemd import Notifier
 
 if TYPE_CHECKING:
     import socket
@@ -39,17 +42,23 @@ def serve(
     stopping: Callable[[], None],
     reread: Callable[[], Config] | None = None,
     upstream: link.Upstream | None = None,
+    notifier: Notifier | None = None,
 ) -> None:
     """Serve on ``sockets`` (listening) until a signal.
 
     ``ready`` is called when requests are answered, ``stopping`` just before the sockets are
     closed. ``reread``: called at SIGHUP for a new configuration; its ValueError leaves things as
-    they are. ``upstream``: of a worker; it serves until that has gone. Raises StartError.
+    they are. ``upstream``: of a worker; it serves until that has gone. ``notifier``: hears
+    how things are. Raises StartError.
     """
     loop = _new_loop(config)
     try:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(_serve(loop, config, sockets, ready, stopping, reread, upstream))
+        loop.run_until_complete(
+            _serve(
+                loop, config, sockets, ready, stopping, reread, upstream, notifier or Notifier({})
+            )
+        )
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:
@@ -82,10 +91,23 @@ class _Stop:
     def __init__(self) -> None:
         self.drain = asyncio.Event()
         self.cancel = asyncio.Event()
+        self.retiring = False
+        """Another worker has taken over: there is no hurry."""
+        self.hurry: Callable[[], None] = lambda: None
+        """What to do when there is, after all."""
+        self._asked = False
 
     def ask(self) -> None:
-        if self.drain.is_set():
+        if self._asked:
             self.cancel.set()
+        elif self.retiring:
+            self.retiring = False
+            self.hurry()
+        self._asked = True
+        self.drain.set()
+
+    def retire(self) -> None:
+        self.retiring = not self._asked
         self.drain.set()
 
     def lost(self) -> None:
@@ -96,8 +118,9 @@ class _Stop:
 class _Reloader:
     """Puts new configurations into force, one after the other."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, notifier: Notifier) -> None:
         self._service = service
+        self._notifier = notifier
         self._next: Config | None = None
         self._note = ""
         self._task: asyncio.Task[None] | None = None
@@ -105,10 +128,12 @@ class _Reloader:
 
     def reread(self, read: Callable[[], Config]) -> None:
         """At SIGHUP."""
+        self._notifier.reloading()
         try:
             config, note = settings.reloaded(self._service.config, read())
         except ValueError as error:
             _say(f"not reloaded: {error}")
+            self._notifier.ready()
         else:
             self.ask(config, f"reloaded {config.config}{note}")
 
@@ -128,6 +153,7 @@ class _Reloader:
             else:
                 if note:
                     _say(note)
+            self._notifier.ready()
         self._task = None
 
     async def close(self) -> None:
@@ -169,6 +195,7 @@ async def _serve(
     stopping: Callable[[], None],
     reread: Callable[[], Config] | None,
     upstream: link.Upstream | None,
+    notifier: Notifier,
 ) -> None:
     stop = _Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -186,7 +213,10 @@ async def _serve(
     except TemplateError as error:
         raise StartError(f"--strategy snapshot: {error}") from error
     service.start()
-    reloader = _Reloader(service)
+    reloader = _Reloader(service, notifier)
+    # Without a handler it would end the server.
+    text = "not restarted: that takes --workers" if upstream is None else ""
+    loop.add_signal_handler(signal.SIGUSR2, lambda: _say(text) if text else None)
     if upstream is not None:
         # The supervisor reloads.
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
@@ -195,6 +225,8 @@ async def _serve(
         def heard(kind: bytes, value: Any) -> None:
             if kind == link.CONFIG:
                 reloader.ask(value)
+            elif kind == link.RETIRE:
+                stop.retire()
             elif lent is not None:
                 lent.heard(kind, value)
 
@@ -212,17 +244,33 @@ async def _serve(
     gc.collect()
     gc.freeze()
     ready()
+    notifier.ready()
+    notifier.keep_alive(loop)
     await stop.drain.wait()
 
+    notifier.stopping()
+    service.leaving = True
+    if service.config.drain_delay and not stop.retiring:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stop.cancel.wait(), service.config.drain_delay)
     await reloader.close()
     stopping()
+    # asyncio takes a few turns of the loop to make a transport of what it has accepted, and loses
+    # it if the server is closed meanwhile (Python 3.11: Server._attach asserts).
+    for sock in sockets:
+        loop.remove_reader(sock)
+    await asyncio.sleep(_POLL)
     for server in servers:
         server.close()
-    service.drain()
-    await _until_idle(service, stop.cancel, config.graceful_timeout)
+    if stop.retiring:
+        stop.hurry = service.drain
+        service.retire()
+    else:
+        service.drain()
+    await _until_idle(service, stop.cancel, service.config.graceful_timeout)
     service.abort()
     # Every process answers to TERM or, after the grace, to KILL.
-    await _until_idle(service, None, config.kill_grace + 5.0)
+    await _until_idle(service, None, service.config.kill_grace + 5.0)
     await service.close()
     await strategies.close()
     if upstream is not None:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Final
 
+from . import own
 from .access import AccessLog
 from .admission import Admission
 from .config import RouteConfig
@@ -48,11 +49,12 @@ class Service:
         "config",
         "connections",
         "delay",
-        "draining",
         "idle",
+        "leaving",
         "lingering",
         "log",
         "loop",
+        "retiring",
         "routing",
         "slow",
         "watch",
@@ -73,7 +75,10 @@ class Service:
         self._heads: dict[str, Heads] = {}
         self.delay = Delay(loop, _HOLD)
         self.connections: set[Connection] = set()
-        self.draining = False
+        self.leaving = False
+        """It will stop soon: no longer ready."""
+        self.retiring = False
+        """Another takes its place: no new connections, each request is its connection's last."""
 
         self.watch = Watch(loop)
         self.watch.every_second(self._second)
@@ -111,7 +116,7 @@ class Service:
                     await route.strategy.close()
             raise
         self._retired += [route for route in known.values() if route not in routes]
-        self.routing = Routing(routes, self.routing.nowhere)
+        self.routing = Routing(routes, self.routing.nowhere, own.answers(config))
         self.config = config
         self.idle.seconds = config.keep_alive_timeout
         self.slow.seconds = config.header_timeout
@@ -158,9 +163,15 @@ class Service:
 
     def drain(self) -> None:
         """Finish what has been asked for; close each connection as it becomes idle."""
-        self.draining = True
+        self.leaving = True
         for connection in list(self.connections):
             connection.drain()
+
+    def retire(self) -> None:
+        """As ``drain``, but let idle connections wait for a request that may be on its way."""
+        self.leaving = self.retiring = True
+        for connection in list(self.connections):
+            connection.retire()
 
     def abort(self) -> None:
         """Cancel what runs, forget what waits, cut every connection."""

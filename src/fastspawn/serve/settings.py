@@ -22,7 +22,7 @@ from .filling import Filling, why_not_alike
 _PLACES: Final = ("fd", "uds", "host", "port")
 """Options that say where to listen."""
 _FIXED: Final = (
-    *("host", "port", "uds", "fd", "backlog"),
+    *("host", "port", "uds", "uds_mode", "fd", "backlog"),
     *("workers", "loop", "spawners", "max_inflight_total"),
 )
 """Fields that a reload can't change."""
@@ -102,6 +102,7 @@ def _config(merged: dict[str, Any]) -> Config:
     routes = tuple(_route(common, each) for each in given)
     _add_up(routes)
     merged["loop"] = _loop(merged.get("loop", "auto"))
+    _own_paths(merged)
     return Config(routes=routes, **merged)
 
 
@@ -169,6 +170,15 @@ def _add_up(routes: tuple[RouteConfig, ...]) -> None:
             router.add(paths.parse(route.path), route.methods, route)
     except ValueError as error:
         raise SettingsError(str(error)) from error
+
+
+def _own_paths(merged: Mapping[str, Any]) -> None:
+    """Refuse one path for two things."""
+    seen: dict[str, str] = {}
+    for field in ("health_path", "ready_path"):
+        path = merged.get(field)
+        if path is not None and (other := seen.setdefault(path, field)) != field:
+            raise SettingsError(f"--{other} and --{field} are the same".replace("_", "-"))
 
 
 def _loop(name: str) -> str:

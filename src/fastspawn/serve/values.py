@@ -84,6 +84,20 @@ def words(text: str) -> tuple[str, ...]:
     return found
 
 
+def url_path(text: str) -> str:
+    """A path as it stands in a request line."""
+    if not re.fullmatch(r"/[!-~]*", text, re.ASCII) or "?" in text or "#" in text:
+        raise ValueError(f"{text!r} is not a URL's path")
+    return text
+
+
+def mode(text: str) -> int:
+    """Permission bits of a socket's file."""
+    if not re.fullmatch(r"0?o?[0-7]{3}", text, re.ASCII):
+        raise ValueError(f"{text!r} is not a mode such as 660")
+    return int(text[-3:], 8)
+
+
 def media_type(text: str) -> str:
     """RFC 9110 section 5.5, without obs-text."""
     if not re.fullmatch(r"[!-~](?:[ \t!-~]*[!-~])?", text, re.ASCII):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 from . import link, listen, server, settings
 from .pool import Broker
+from .systemd import Notifier
 
 if TYPE_CHECKING:
     from .config import Config
@@ -136,6 +137,7 @@ class Supervisor:
         ready: Callable[[], None],
         stopping: Callable[[], None],
         reread: Callable[[], Config] | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         self._config = config
         self._reread = reread
@@ -145,8 +147,19 @@ class Supervisor:
         total = config.max_inflight_total
         self._broker = None if total is None else Broker(total)
         self._selector = selectors.DefaultSelector()
+        self._notifier = notifier or Notifier({})
+        self._sign_at: float | None = None
+        """When the next sign of life is due."""
         self._serving = False
+        self._to_replace: list[int] = []
+        """Places whose workers are to be replaced, the next one last."""
+        self._fresh: _Worker | None = None
+        """The one that will take the next place, once it serves."""
+        self._retired: list[_Worker] = []
+        """Those whose places others have."""
         self._signals = 0
+        self._close_at: float | None = None
+        """When accepting is to end."""
         self._give_up_at: float | None = None
         self._status = 0
 
@@ -156,7 +169,7 @@ class Supervisor:
         for sock in (wake, woken):
             sock.setblocking(False)
         signal.set_wakeup_fd(woken.fileno(), warn_on_full_buffer=False)
-        numbers = [signal.SIGTERM, signal.SIGINT]
+        numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2]
         if self._reread is not None:
             numbers.append(signal.SIGHUP)
         for number in numbers:
@@ -176,34 +189,48 @@ class Supervisor:
         while True:
             if not self._signals:
                 self._start_due()
-            elif not any(worker.process for worker in self._workers):
+            elif not any(worker.process for worker in self._all()):
                 return
             for key, _ in self._selector.select(self._next_due()):
                 if key.fileobj is wake:
                     for number in wake.recv(64):
                         if number == signal.SIGHUP:
                             self._reload()
+                        elif number == signal.SIGUSR2:
+                            self._replace()
                         else:
                             self._signalled()
                 else:
                     self._linked(key.data)
             self._flush()
-            if self._give_up_at is not None and time.monotonic() >= self._give_up_at:
+            now = time.monotonic()
+            if self._sign_at is not None and now >= self._sign_at:
+                self._sign()
+            if self._close_at is not None and now >= self._close_at:
+                self._close()
+            if self._give_up_at is not None and now >= self._give_up_at:
                 return
 
     def _start_due(self) -> None:
         now = time.monotonic()
         for worker in self._workers:
             if worker.process is None and worker.due <= now:
-                worker.start(self._config)
-                assert worker.link is not None
-                self._selector.register(worker.link, selectors.EVENT_READ, worker)
-                if self._broker is not None:
-                    self._broker.join(worker)
+                self._start(worker)
         self._flush()
 
+    def _start(self, worker: _Worker) -> None:
+        worker.start(self._config)
+        assert worker.link is not None
+        self._selector.register(worker.link, selectors.EVENT_READ, worker)
+        if self._broker is not None:
+            self._broker.join(worker)
+
+    def _all(self) -> list[_Worker]:
+        fresh = [] if self._fresh is None else [self._fresh]
+        return [*self._workers, *fresh, *self._retired]
+
     def _flush(self) -> None:
-        for worker in self._workers:
+        for worker in self._all():
             if worker.link is not None and (worker.outbox or worker.blocked):
                 worker.flush()
                 if bool(worker.outbox) != worker.blocked:
@@ -213,10 +240,9 @@ class Supervisor:
 
     def _next_due(self) -> float | None:
         """Seconds until something is to be done without being asked."""
-        if self._signals:
-            times = [] if self._give_up_at is None else [self._give_up_at]
-        else:
-            times = [worker.due for worker in self._workers if worker.process is None]
+        times = [at for at in (self._sign_at, self._close_at, self._give_up_at) if at is not None]
+        if not self._signals:
+            times += [worker.due for worker in self._workers if worker.process is None]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _linked(self, worker: _Worker) -> None:
@@ -233,11 +259,16 @@ class Supervisor:
             for kind, number in worker.inbox.add(data):
                 if kind == link.READY:
                     worker.ready = True
+                    if worker is self._fresh:
+                        self._take_over(worker)
                 elif self._broker is not None:
                     self._broker.heard(worker, kind, number)
             if not self._serving and all(each.ready for each in self._workers):
                 self._serving = True
                 self._ready()
+                self._notifier.ready()
+                if self._notifier.watchdog is not None:
+                    self._sign()
             return
         self._selector.unregister(worker.link)
         pid = worker.process.pid
@@ -251,42 +282,101 @@ class Supervisor:
             self._status = status or 1
             self._signalled()
             return
+        if worker in self._retired:
+            self._retired.remove(worker)
+            return
         how = f"exited with status {status}" if status >= 0 else f"was killed by signal {-status}"
+        if worker is self._fresh:
+            self._fresh = None
+            self._to_replace.clear()
+            _say(f"not restarted: the new worker {worker.number} (pid {pid}) {how}")
+            return
         _say(f"worker {worker.number} (pid {pid}) {how}: starting another")
 
     def _reload(self) -> None:
         if self._reread is None or self._signals:
             return
+        self._notifier.reloading()
         try:
             self._config, note = settings.reloaded(self._config, self._reread())
         except ValueError as error:
             _say(f"not reloaded: {error}")
+            self._notifier.ready()
             return
-        for worker in self._workers:
+        for worker in self._all():
             if worker.process is not None:
                 worker.outbox += link.config_message(self._config)
         _say(f"reloaded {self._config.config}{note}")
+        self._notifier.ready()
+
+    def _replace(self) -> None:
+        """Put a new worker in the place of each, one after the other."""
+        if self._signals or not self._serving:
+            return
+        if self._fresh is not None:
+            _say("workers are being restarted already")
+            return
+        _say("restarting the workers")
+        self._to_replace = list(range(len(self._workers)))[::-1]
+        self._replace_next()
+
+    def _replace_next(self) -> None:
+        if not self._to_replace or self._signals:
+            _say("restarted the workers")
+            return
+        old = self._workers[self._to_replace[-1]]
+        self._fresh = _Worker(old.number, old.sockets)
+        self._start(self._fresh)
+
+    def _take_over(self, fresh: _Worker) -> None:
+        """It serves: the one before it may go when it is done."""
+        if self._signals:
+            return
+        place = self._to_replace.pop()
+        old, self._workers[place] = self._workers[place], fresh
+        self._fresh = None
+        if old.process is not None:
+            old.send(link.RETIRE, 0)
+            self._retired.append(old)
+        self._replace_next()
 
     def _signalled(self) -> None:
+        now = time.monotonic()
         self._signals += 1
         if self._signals == 1:
-            self._stopping()
-            for worker in self._workers:
-                for sock in worker.sockets:
-                    sock.close()
+            self._notifier.stopping()
+            delay = self._config.drain_delay if self._serving else 0.0
+            self._close_at = now + delay
             if self._config.graceful_timeout is not None:
                 self._give_up_at = (
-                    time.monotonic()
+                    self._close_at
                     + self._config.graceful_timeout
                     + self._config.kill_grace
                     + _PATIENCE
                 )
-        for worker in self._workers:
+        if self._signals > 1 or self._close_at == now:
+            self._close()
+        for worker in self._all():
             if worker.process is not None:
                 worker.process.send_signal(signal.SIGTERM)
 
-    def _kill(self) -> None:
+    def _close(self) -> None:
+        """No new connection is to come."""
+        if self._close_at is None:
+            return
+        self._close_at = None
+        self._stopping()
         for worker in self._workers:
+            for sock in worker.sockets:
+                sock.close()
+
+    def _sign(self) -> None:
+        """A sign of life, and when to give the next."""
+        self._notifier.alive()
+        self._sign_at = time.monotonic() + (self._notifier.watchdog or 0.0)
+
+    def _kill(self) -> None:
+        for worker in self._all():
             if worker.process is not None:
                 worker.process.kill()
                 worker.ended()
