@@ -20,7 +20,7 @@ from bench import rows
 from bench.harness import load, tools
 from bench.harness.server import Server, ServerError
 from bench.harness.stats import quantile
-from bench.row import Options, Record, ServerRow
+from bench.row import Options, Record, ServerRow, with_command
 
 COMMAND = ("sleep", "0.01")
 HOST = ("-m", "bench.cases.lag_host")
@@ -43,7 +43,7 @@ def server_row(name: str) -> ServerRow:
     wanted = rows.RUST if name == TICKER else name
     found = next(row for row in rows.ROWS if row.name == wanted)
     assert isinstance(found, ServerRow)
-    return rows.with_command(found, COMMAND, b"")
+    return with_command(found, COMMAND, b"")
 
 
 def measure(name: str, options: Options) -> Record:

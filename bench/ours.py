@@ -9,7 +9,6 @@ import functools
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 from bench.harness import tools
 from bench.peers import builds
@@ -68,28 +67,8 @@ def fastspawn(name: str, about: str, *flags: str, backend: str = "") -> ServerRo
         prepare,
         version,
         {"FASTSPAWN_BACKEND": backend} if backend else {},
+        streams=True,
     )
-
-
-@functools.cache
-def _snapshot_at_main() -> tuple[str, ...]:
-    """`--snapshot-at main` where the server has a choice; without one, it is what it does."""
-    flags = ("--strategy", "snapshot", "--snapshot-at", "main")
-    try:
-        _probe("", *flags)
-    except tools.Unavailable:
-        return flags[:2]
-    return flags
-
-
-def _snapshot() -> ServerRow:
-    row = fastspawn(
-        "fastspawn-snapshot",
-        "`--strategy snapshot`: a fork of a process of the command that stopped before `main`",
-        "--strategy",
-        "snapshot",
-    )
-    return replace(row, argv=lambda port: [*row.argv(port), *_snapshot_at_main()[2:]])
 
 
 def _process_app(server: str) -> ServerRow:
@@ -110,6 +89,7 @@ def _process_app(server: str) -> ServerRow:
         module("python.process_app", "--server", server),
         prepare,
         version,
+        streams=True,
     )
 
 
@@ -120,7 +100,12 @@ OURS: tuple[Row, ...] = (
         "--strategy",
         "direct",
     ),
-    _snapshot(),
+    fastspawn(
+        "fastspawn-snapshot",
+        "`--strategy snapshot --snapshot-at main`: a fork of a process of the command that stopped "
+        "before `main`",
+        *("--strategy", "snapshot", "--snapshot-at", "main"),
+    ),
     fastspawn(
         "fastspawn-effect",
         "`--strategy snapshot --snapshot-at effect`: one that stopped before its first effect",

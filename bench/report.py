@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ def number(value: float, digits: int = 0) -> str:
 def figure(
     values: Iterable[float], scale: float = 1.0, digits: int = 0, around: bool = True
 ) -> str:
-    """A median, with its range unless *around* is False; a dash for no values."""
+    """A median, with its interval unless *around* is False; a dash for no values."""
     found = spread([value * scale for value in values])
     if found is None:
         return "-"
@@ -62,8 +62,11 @@ def without_figures(name: str, row: Row, width: int) -> list[str] | None:
     return [f"`{name}`", told.replace("|", "/"), *[""] * (width - 2)]
 
 
-def http_table(found: dict[str, Row]) -> list[str]:
-    bases = {"stdlib": rows.STDLIB, "rust": rows.RUST, "floor": rows.FLOOR}
+HTTP_BASES = {"stdlib": rows.STDLIB, "rust": rows.RUST, "floor": rows.FLOOR}
+HANDLER_BASES = {"direct": "python-handler-direct", "numpy direct": "python-numpy-direct"}
+
+
+def http_table(found: dict[str, Row], bases: Mapping[str, str] = HTTP_BASES) -> list[str]:
     head = ["server", "req/s", "p50 ms", "p99 ms", "server CPU us/req", "child CPU us/req"]
     head += ["errors", *(f"to {base}" for base in bases)]
     rate = "requests_per_second"
@@ -81,6 +84,37 @@ def http_table(found: dict[str, Row]) -> list[str]:
             for base in bases.values():
                 other = by_round(found[base], rate) if base in found else {}
                 line.append(times(paired_ratio(by_round(row, rate), other)))
+        lines.append(line)
+    return [*table(head, lines), "", *notes(found)]
+
+
+def open_loop_table(found: dict[str, Row]) -> list[str]:
+    head = ["server", "req/s", "p50 ms", "p99 ms", "p99.9 ms", "server CPU us/req"]
+    head += ["child CPU us/req", "p99 to rust"]
+    base = by_round(found[rows.RUST], "p99_us") if rows.RUST in found else {}
+    lines = []
+    for name, row in found.items():
+        line = without_figures(name, row, len(head))
+        if line is None:
+            line = [f"`{name}`", figure(by_round(row, "rate").values(), around=False)]
+            for column in ("p50_us", "p99_us", "p999_us"):
+                line.append(figure(by_round(row, column).values(), 1e-3, 1))
+            for column in ("server_cpu_us", "child_cpu_us"):
+                line.append(figure(by_round(row, column).values(), around=False))
+            line.append(times(paired_ratio(by_round(row, "p99_us"), base)))
+        lines.append(line)
+    return [*table(head, lines), "", *notes(found)]
+
+
+def gaps_table(found: dict[str, Row]) -> list[str]:
+    head = ["server", "p50 ms", "p99 ms", "server CPU us/req"]
+    lines = []
+    for name, row in found.items():
+        line = without_figures(name, row, len(head))
+        if line is None:
+            line = [f"`{name}`"]
+            line += [figure(by_round(row, f"p{q}_us").values(), 1e-3, 1) for q in (50, 99)]
+            line.append(figure(by_round(row, "server_cpu_us").values()))
         lines.append(line)
     return [*table(head, lines), "", *notes(found)]
 
@@ -221,18 +255,26 @@ def remarks(row: Row) -> str:
     return f" ({'; '.join(parts)})" if parts else ""
 
 
+def python_build(told: dict[str, Any]) -> str:
+    """How the interpreter was compiled."""
+    words = [f"{'' if told[name] else 'no '}{name.upper()}" for name in ("pgo", "lto")
+             if told.get(name) is not None]  # fmt: skip
+    return ", ".join(words) or "does not say how it was built"
+
+
 def preamble(meta: dict[str, Any]) -> list[str]:
     options, packages = meta["options"], meta["packages"]
-    versions = [meta["python"]]
+    versions = [f"{meta['python']} ({python_build(meta.get('python_build', {}))})"]
     versions += [f"{name} {version}" for name, version in packages.items() if version]
     versions += [f"{name} {version}" for name, version in meta["crates"].items()]
     versions += [meta["rustc"] or "no rustc", f"bombardier {meta['bombardier']}"]
+    versions += [f"vegeta {meta['vegeta']}"] if "vegeta" in meta else []
     commit = (meta["commit"] or "none")[:12] + (" with changes" * bool(meta["uncommitted_changes"]))
     text = (
         f"Measured {meta['date'][:10]} on {meta['cpu']}, {meta['cores']} cores, {meta['kernel']}, "
         f"the load generator on the same machine: `bombardier -c {options['connections']} -n "
-        f"{options['requests']}`, {options['rounds']} interleaved rounds. Medians, with the range "
-        "of the rounds in brackets; a ratio is the median of the ratios within each round. "
+        f"{options['requests']}`, {options['rounds']} interleaved rounds. Medians, with their 95 % "
+        "bootstrap interval in brackets; a ratio is the median of the ratios within each round. "
         f"{', '.join(versions)}; commit {commit}."
     )
     return [text]
@@ -244,6 +286,13 @@ def render(results: Results) -> str:
     makers = (
         ("http", "One process per request over HTTP", http_table),
         ("library", "One spawn, without HTTP", library_table),
+        ("open-loop", "Latency at 70 % of each server's own peak rate", open_loop_table),
+        (
+            "handlers",
+            "A Python program that imports much",
+            lambda found: http_table(found, HANDLER_BASES),
+        ),
+        ("gaps", "A Node program, asked one request at a time after idle moments", gaps_table),
         (
             "growth_fds",
             "One spawn with open descriptors in the parent",

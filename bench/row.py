@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Generic, TypeVar
 
 from bench.harness import load, procs, tools
 from bench.harness.server import Server, ServerError, environment
@@ -24,7 +26,8 @@ class Options:
 
     requests: int = 10_000
     connections: int = 30
-    checked: int = 500  # answers compared before the measured load, and again after it
+    checked: int = 300  # answers compared before the measured load, and again after it
+    patience: int = 2  # seconds until bombardier gives an answer up; 2 is its default
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class ServerRow:
 
     *prepare* builds what is missing and *version* says what was found; both raise Unavailable
     with the reason when the row can't be had here. *env* comes on top of the common environment.
+    *streams* says that an answer may come with its length or in chunks, as the child is quick or
+    slow.
     """
 
     name: str
@@ -43,44 +48,90 @@ class ServerRow:
     env: Mapping[str, str] = field(default_factory=dict)
     command: Sequence[str] = COMMAND
     expected: bytes = EXPECTED
+    streams: bool = False
+
+    def launch(self) -> Server:
+        """A context manager around one launch, with the row's command."""
+        command = [*self.command]
+        return Server(lambda port: [*self.argv(port), "--", *command], env=self.env)
 
     def measure(self, options: Options) -> Record:
         """One launch: start, check, load, check, stop. Raises LoadError or ServerError."""
-        command = [*self.command]
-        with Server(lambda port: [*self.argv(port), "--", *command], env=self.env) as server:
-            result, check, usage, before, after = under_load(server, options, self.expected)
+        program = tools.bombardier()
+        with self.launch() as server:
+            found = under_load(
+                server,
+                options,
+                self.expected,
+                lambda: load.bombard(
+                    program,
+                    server.port,
+                    options.requests,
+                    options.connections,
+                    options.patience,
+                ),
+            )
         return {
-            **asdict(result),
-            "server_cpu_us": usage.server_us / options.requests,
-            "child_cpu_us": usage.child_us / options.requests,
-            "switches": usage.switches / options.requests,
-            "peak_rss_kib": usage.peak_rss_kib,
-            "processes": usage.processes,
-            "replaced": usage.replaced,
-            "bytes_checked": load.check_bytes(check, result),
+            **asdict(found.result),
+            **found.costs(options.requests),
+            "bytes_checked": load.check_bytes(found.check, found.result, self.streams),
             "answers_checked": 2 * options.checked,
-            "idle_before": before,
-            "idle_after": after,
+        }
+
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[Result]):
+    """What a load measured, and what it cost."""
+
+    result: Result
+    check: load.Check
+    usage: procs.Usage
+    load_us: float  # CPU of the load generator, in microseconds
+    before: dict[str, int]
+    after: dict[str, int]
+
+    def costs(self, answers: int) -> Record:
+        """CPU and context switches per answer, and what the server held before and after."""
+        return {
+            "server_cpu_us": self.usage.server_us / answers,
+            "child_cpu_us": self.usage.child_us / answers,
+            "load_cpu_us": self.load_us / answers,
+            "switches": self.usage.switches / answers,
+            "peak_rss_kib": self.usage.peak_rss_kib,
+            "processes": self.usage.processes,
+            "replaced": self.usage.replaced,
+            "idle_before": self.before,
+            "idle_after": self.after,
         }
 
 
 def under_load(
-    server: Server, options: Options, expected: bytes
-) -> tuple[load.LoadResult, load.Check, procs.Usage, dict[str, int], dict[str, int]]:
-    """Check the answers, load, sample on both sides of the load, check again."""
-    program = tools.bombardier()
+    server: Server, options: Options, expected: bytes, attack: Callable[[], Result]
+) -> Loaded[Result]:
+    """Check the answers, *attack*, sample on both sides of that, check again."""
     check = load.check_answers(server.port, options.checked, options.connections, expected)
     before = procs.settled_tree(server.pid)
     server.remember_helpers(before)
-    result = load.bombard(program, server.port, options.requests, options.connections)
+    load_us = -_children_us()
+    result = attack()
+    load_us += _children_us()
     after = procs.settled_tree(server.pid)
     server.remember_helpers(after)
     if server.pid not in {identity.pid for identity in after}:
         raise ServerError("the server died under load")
-    again = load.check_answers(server.port, options.checked, options.connections, expected)
-    check.sizes.update(again.sizes)
+    check.include(load.check_answers(server.port, options.checked, options.connections, expected))
     usage = procs.usage(before, after)
-    return result, check, usage, procs.counts(before), procs.counts(after)
+    return Loaded(result, check, usage, load_us, procs.counts(before), procs.counts(after))
+
+
+def _children_us() -> float:
+    """CPU of the children that this process has reaped, which between two moments of a launch is
+    the load generator alone."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (used.ru_utime + used.ru_stime) * 1e6
 
 
 @dataclass(frozen=True)
@@ -131,6 +182,11 @@ class FloorRow:
 
 
 Row = ServerRow | FloorRow
+
+
+def with_command(row: ServerRow, command: Sequence[str], expected: bytes) -> ServerRow:
+    """The same server with another command."""
+    return replace(row, command=tuple(command), expected=expected)
 
 
 def module(name: str, *flags: str) -> Callable[[int], list[str]]:

@@ -2,8 +2,9 @@
 
     {"schema": 1, "meta": {...}, "sections": {SECTION: {ROW: {"about": str, "rounds": [...]}}}}
 
-A row that cannot be had on a machine has "unavailable": why. A round is a record of figures, or
-{"round": N, "failed": why}. Medians and ratios are computed by whoever reads the file.
+A row of programs that have versions tells them ("version"); one that cannot be had on a machine has
+"unavailable": why. A round is a record of figures, or {"round": N, "failed": why}. Medians and
+ratios are computed by whoever reads the file.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-SECTIONS = ("http", "library", "growth_fds", "growth_memory", "loop_lag")
 
 
 class Results:
@@ -48,6 +48,12 @@ class Results:
         rows = self.data["sections"].setdefault(section, {})
         row: dict[str, Any] = rows.setdefault(name, {"about": about, "rounds": []})
         return row
+
+    def retry_unavailable(self) -> None:
+        """Forget what could not be had: it may have been built since."""
+        for rows in self.data["sections"].values():
+            for row in rows.values():
+                row.pop("unavailable", None)
 
     def failed(self) -> list[str]:
         return [

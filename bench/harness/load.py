@@ -5,8 +5,10 @@ bombardier counts status codes and bytes but does not look at bodies. So a launc
 * every one of the n answers of the measured load had a 2xx status;
 * the bytes bombardier wrote are n times some size: it repeats a request, without a word, when the
   answer takes longer than 2 s or the connection is closed before it, and then the count is off;
-* the bytes bombardier read are n times the size of one complete answer (when the answers of the
-  checking client were all of one size, which it reports);
+* the bytes bombardier read are n times the size of one complete answer, when those of the checking
+  client were all of one size; from a server that may stream, so that an answer comes with its
+  length or in chunks as the child is quick or slow, they lie between n times the one form and n
+  times the other;
 * the checking client, at the same concurrency, got the right status and body each time, before
   the measured load and after it.
 """
@@ -16,9 +18,14 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+LENGTH = b"Content-Length: %d\r\n"
 
 
 class LoadError(Exception):
@@ -38,6 +45,17 @@ class LoadResult:
     errors: int
 
 
+class Answer(NamedTuple):
+    """One HTTP/1.1 answer."""
+
+    status: int
+    body: bytes
+    size: int  # bytes on the wire, headers included
+    with_length: int  # the same with Content-Length
+    in_chunks: int  # the same in one chunk, or in as many as it came in
+    stays: bool  # the connection is kept
+
+
 @dataclass
 class Check:
     """What the checking client saw."""
@@ -46,21 +64,44 @@ class Check:
     mismatches: int = 0
     first_mismatch: str = ""
     sizes: Counter[int] = field(default_factory=Counter)
+    with_length: set[int] = field(default_factory=set)
+    in_chunks: set[int] = field(default_factory=set)
 
-    @property
-    def size(self) -> int | None:
-        """Bytes of one complete answer, headers included, or None when they differ."""
-        return next(iter(self.sizes)) if len(self.sizes) == 1 else None
+    def count(self, answer: Answer) -> None:
+        self.answers += 1
+        self.sizes[answer.size] += 1
+        self.with_length.add(answer.with_length)
+        self.in_chunks.add(answer.in_chunks)
+
+    def include(self, other: Check) -> None:
+        """Count the sizes of *other*'s answers, too."""
+        self.sizes.update(other.sizes)
+        self.with_length |= other.with_length
+        self.in_chunks |= other.in_chunks
+
+    def bounds(self, streams: bool) -> tuple[int, int] | None:
+        """The smallest and the largest an answer of this server can be; None: not known."""
+        if streams and self.sizes:
+            return min(self.with_length), max(self.in_chunks)
+        if len(self.sizes) == 1:
+            return min(self.sizes), min(self.sizes)
+        return None
 
     def add(self, problem: str) -> None:
         self.mismatches += 1
         self.first_mismatch = self.first_mismatch or problem
 
 
-def bombard(program: Path, port: int, requests: int, connections: int) -> LoadResult:
-    """Run the article's command, plus ``-l -p r -o json`` to get the latencies as JSON."""
+def bombard(
+    program: Path, port: int, requests: int, connections: int, patience: int = 2
+) -> LoadResult:
+    """Run the article's command, plus ``-l -p r -o json`` to get the latencies as JSON.
+
+    After *patience* seconds bombardier gives an answer up; 2 is its default.
+    """
     url = f"http://localhost:{port}"
     command = [str(program), "-c", str(connections), "-n", str(requests), "-l", "-p", "r"]
+    command += [] if patience == 2 else ["-t", f"{patience}s"]
     try:
         done = subprocess.run(
             [*command, "-o", "json", url], capture_output=True, text=True, timeout=600, check=False
@@ -79,7 +120,7 @@ def bombard(program: Path, port: int, requests: int, connections: int) -> LoadRe
     if int(result["bytesWritten"]) % requests:
         longest = float(result["latency"]["max"]) / 1e3
         raise LoadError(
-            "bombardier had to repeat requests that were not answered within 2 s, or whose "
+            "bombardier had to repeat requests that were not answered in time, or whose "
             f"connection was closed (longest wait {longest:,.0f} ms)"
         )
     seconds = float(result["timeTakenSeconds"])
@@ -95,10 +136,9 @@ def bombard(program: Path, port: int, requests: int, connections: int) -> LoadRe
     )
 
 
-async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, int, bool]:
-    """One HTTP/1.1 answer: status, body, its size on the wire, whether the connection stays."""
+async def read_answer(reader: asyncio.StreamReader) -> Answer:
+    """The next answer on a connection. Raises ValueError for one without a visible end."""
     head = await reader.readuntil(b"\r\n\r\n")
-    size = len(head)
     lines = head.split(b"\r\n")
     status = int(lines[0].split(b" ", 2)[1])
     headers = {}
@@ -107,38 +147,52 @@ async def _read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes, int, b
         headers[name.strip().lower()] = value.strip()
     stays = headers.get(b"connection", b"").lower() != b"close"
     if b"chunked" in headers.get(b"transfer-encoding", b"").lower():
-        body = b""
-        while True:
-            line = await reader.readuntil(b"\r\n")
-            length = int(line.split(b";")[0], 16)
-            chunk = await reader.readexactly(length + 2)
-            size += len(line) + len(chunk)
-            if not length:
-                return status, body, size, stays
-            body += chunk[:-2]
+        body, framing = await _read_chunks(reader)
+        size = len(head) + len(body) + framing
+        with_length = size - len(CHUNKED) - framing + len(LENGTH % len(body))
+        return Answer(status, body, size, with_length, size, stays)
     if b"content-length" not in headers:
         raise ValueError("neither Content-Length nor chunked: the answer has no visible end")
     body = await reader.readexactly(int(headers[b"content-length"]))
-    return status, body, size + len(body), stays
+    size = len(head) + len(body)
+    framing = len(b"%x\r\n\r\n" % len(body)) * bool(body) + len(b"0\r\n\r\n")
+    in_chunks = size - len(LENGTH % len(body)) + len(CHUNKED) + framing
+    return Answer(status, body, size, size, in_chunks, stays)
+
+
+async def _read_chunks(reader: asyncio.StreamReader) -> tuple[bytes, int]:
+    """A chunked body, and how many bytes were put around it."""
+    body, framing = b"", 0
+    while True:
+        line = await reader.readuntil(b"\r\n")
+        length = int(line.split(b";")[0], 16)
+        chunk = await reader.readexactly(length + 2)
+        framing += len(line) + 2
+        if not length:
+            return body, framing
+        body += chunk[:-2]
+
+
+def request(port: int) -> bytes:
+    """The request that bombardier's client sends, so that the answers are the same size."""
+    return b"GET / HTTP/1.1\r\nUser-Agent: fasthttp\r\nHost: localhost:%d\r\n\r\n" % port
 
 
 async def _check_async(port: int, answers: int, connections: int, expected: bytes) -> Check:
     check = Check()
     left = iter(range(answers))
-    # The request that bombardier's client sends, so that the answers are the same size.
-    request = b"GET / HTTP/1.1\r\nUser-Agent: fasthttp\r\nHost: localhost:%d\r\n\r\n" % port
 
     async def client() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             for _ in left:
-                writer.write(request)
-                status, body, size, stays = await _read_answer(reader)
-                check.answers += 1
-                check.sizes[size] += 1
-                if status != 200 or body != expected:
-                    check.add(f"status {status}, body {body[:60]!r} instead of {expected!r}")
-                if not stays:
+                writer.write(request(port))
+                answer = await read_answer(reader)
+                check.count(answer)
+                if answer.status != 200 or answer.body != expected:
+                    told = f"status {answer.status}, body {answer.body[:60]!r}"
+                    check.add(f"{told} instead of {expected!r}")
+                if not answer.stays:
                     writer.close()
                     reader, writer = await asyncio.open_connection("127.0.0.1", port)
         except (OSError, ValueError, EOFError, asyncio.LimitOverrunError) as error:
@@ -174,14 +228,44 @@ def check_answers(port: int, answers: int, connections: int, expected: bytes) ->
     return check
 
 
-def check_bytes(check: Check, load: LoadResult) -> bool:
-    """Compare bombardier's byte count, if all answers have one size; raise when it is off."""
-    if check.size is None:
+def check_bytes(check: Check, load: LoadResult, streams: bool) -> bool:
+    """Compare bombardier's byte count with what the answers can have had; raise when it is off.
+
+    Returns False where nothing is known: the answers differ in size although nothing *streams*.
+    """
+    bounds = check.bounds(streams)
+    if bounds is None:
         return False
-    wanted = check.size * load.answers
-    if load.bytes_read != wanted:
-        raise LoadError(
-            f"bombardier read {load.bytes_read} bytes instead of "
-            f"{load.answers} x {check.size} = {wanted}"
-        )
+    low, high = (size * load.answers for size in bounds)
+    if not low <= load.bytes_read <= high:
+        size = " to ".join(map(str, sorted(set(bounds))))
+        raise LoadError(f"bombardier read {load.bytes_read} bytes, not {load.answers} x {size}")
     return True
+
+
+async def _ask_in_turn(port: int, answers: int, gap: float, expected: bytes) -> list[float]:
+    times = []
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for _ in range(answers):
+            await asyncio.sleep(gap)
+            start = time.perf_counter()
+            writer.write(request(port))
+            answer = await read_answer(reader)
+            times.append((time.perf_counter() - start) * 1e6)
+            if answer.status != 200 or answer.body != expected:
+                raise LoadError(f"status {answer.status}, body {answer.body[:60]!r}")
+    finally:
+        writer.close()
+    return times
+
+
+def ask_in_turn(port: int, answers: int, gap: float, expected: bytes) -> list[float]:
+    """One request after another on one connection, *gap* seconds of idleness before each.
+
+    Returns the microseconds that each took. Raises LoadError for an answer that is not right.
+    """
+    try:
+        return asyncio.run(_ask_in_turn(port, answers, gap, expected))
+    except (OSError, ValueError, EOFError, asyncio.LimitOverrunError) as error:
+        raise LoadError(f"{type(error).__name__}: {error}") from None

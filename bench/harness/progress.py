@@ -19,9 +19,13 @@ class Progress:
         self._tty = sys.stderr.isatty()
         self._started = 0.0
 
+    def left(self) -> float:
+        """Seconds that the units not begun yet will take."""
+        return sum(self._expect(kind) for kind in self._left)
+
     def start(self, kind: str, label: str) -> None:
         number = self._total - len(self._left) + 1
-        left = int(sum(self._expect(other) for other in self._left))
+        left = int(self.left())
         line = f"[{number}/{self._total}] {label}, about {left // 60}m{left % 60:02}s left"
         if self._tty:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -20,6 +21,7 @@ ROOT = BENCH.parent
 CACHE = BENCH / ".cache"
 RUST_PEER = BENCH / "peers" / "rust"
 BOMBARDIER = "1.2.6"
+VEGETA = "12.13.0"
 
 
 class Unavailable(Exception):
@@ -59,15 +61,25 @@ def build(what: str, command: list[str], env: dict[str, str] | None = None) -> N
 
 @functools.cache
 def bombardier() -> Path:
-    """The load generator of the article, built with Go when it is not in the cache."""
-    program = CACHE / "bin" / f"bombardier-{BOMBARDIER}"
+    """The load generator of the HTTP rows."""
+    return _go_program("bombardier", BOMBARDIER, "github.com/codesenberg/bombardier")
+
+
+@functools.cache
+def vegeta() -> Path:
+    """The load generator for fixed rates."""
+    return _go_program("vegeta", VEGETA, "github.com/tsenart/vegeta/v12")
+
+
+def _go_program(name: str, version: str, module: str) -> Path:
+    """A program built by `go install` at a fixed version, kept from run to run."""
+    program = CACHE / "bin" / f"{name}-{version}"
     if program.exists():
         return program
     if not shutil.which("go"):
-        raise Unavailable(f"bombardier {BOMBARDIER} is built with Go, and there is no `go` on PATH")
-    module = f"github.com/codesenberg/bombardier@v{BOMBARDIER}"
-    build("bombardier", ["go", "install", module], {"GOBIN": str(program.parent)})
-    (program.parent / "bombardier").replace(program)
+        raise Unavailable(f"{name} {version} is built with Go, and there is no `go` on PATH")
+    build(name, ["go", "install", f"{module}@v{version}"], {"GOBIN": str(program.parent)})
+    (program.parent / name).replace(program)
     return program
 
 
@@ -149,6 +161,16 @@ def without_paths(text: str) -> str:
     return " ".join(text.split())[:240]
 
 
+def python_build() -> dict[str, object]:
+    """How this interpreter was compiled, which is worth tens of per cent; None: it does not say."""
+    told = sysconfig.get_config_var("CONFIG_ARGS")
+    return {
+        "compiler": platform.python_compiler(),
+        "pgo": "--enable-optimizations" in told if told else None,
+        "lto": bool(re.search(r"--with-lto(?!=no)", told)) if told else None,
+    }
+
+
 def path_steps(name: str, path: str) -> int | None:
     """How many directories of *path* a search for *name* tries in vain, None if all of them."""
     for steps, folder in enumerate(path.split(os.pathsep)):
@@ -169,11 +191,13 @@ def describe(options: dict[str, object], path: str) -> dict[str, object]:
         "kernel": f"{platform.system()} {platform.release()}",
         "libc": " ".join(platform.libc_ver()),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "python_build": python_build(),
         "packages": {name: package(name) for name in ("fastspawn", "httptools", "uvloop")},
         "rustc": first_line("rustc", "--version"),
         "crates": crates(),
         "go": first_line("go", "version"),
         "bombardier": BOMBARDIER,
+        "vegeta": VEGETA,
         "cc": first_line(os.environ.get("CC", "cc"), "--version"),
         "commit": commit,
         "uncommitted_changes": bool(changed) if commit else None,
