@@ -49,11 +49,16 @@ class ServerRow:
     command: Sequence[str] = COMMAND
     expected: bytes = EXPECTED
     streams: bool = False
+    ends_with: Sequence[int] = (0,)  # exit statuses of the server after SIGTERM
 
     def launch(self) -> Server:
         """A context manager around one launch, with the row's command."""
         command = [*self.command]
-        return Server(lambda port: [*self.argv(port), "--", *command], env=self.env)
+        return Server(
+            lambda port: [*self.argv(port), "--", *command],
+            env=self.env,
+            ends_with=self.ends_with,
+        )
 
     def measure(self, options: Options) -> Record:
         """One launch: start, check, load, check, stop. Raises LoadError or ServerError."""

@@ -227,7 +227,11 @@ COMPILED: tuple[Row, ...] = (
 
 def _cgi(name: str, about: str, host: str, version: Callable[[], str]) -> ServerRow:
     about = f"{about}; a CGI script of two lines: `sh` prints the header and becomes the command"
-    return ServerRow(name, about, module("cgi", host), version, version, streams=True)
+    # lighttpd ends with 1 when connections are open.
+    ends_with = (0, 1) if host in ("lighttpd", "fcgiwrap") else (0,)
+    return ServerRow(
+        name, about, module("cgi", host), version, version, streams=True, ends_with=ends_with
+    )
 
 
 CGI: tuple[Row, ...] = (

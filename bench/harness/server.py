@@ -51,11 +51,13 @@ class Server:
         command: Callable[[int], Sequence[str]],
         ready_timeout: float = 20.0,
         env: Mapping[str, str] | None = None,  # beside the common one
+        ends_with: Sequence[int] = (0,),  # its exit statuses after SIGTERM
     ) -> None:
         self.port = free_port()
         self._command = list(command(self.port))
         self._ready_timeout = ready_timeout
         self._env = env or {}
+        self._ends_with = (*ends_with, -signal.SIGTERM)
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._process: subprocess.Popen[bytes] | None = None
         self._helpers: set[procs.Identity] = set()
@@ -137,7 +139,7 @@ class Server:
                 self._process.kill()
                 self._process.wait()
             else:
-                if self._process.returncode not in (0, -signal.SIGTERM):
+                if self._process.returncode not in self._ends_with:
                     problem = f"exit status {self._process.returncode} after SIGTERM"
                     problem += self.last_words()
         left = [identity for identity in self._helpers if procs.alive(identity)]
