@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import freeze, handlers, lag, library, openloop, report, rows, stall
+from bench import freeze, growth, handlers, lag, library, openloop, phases, report, rows, stall
 from bench.cases.ways import WAYS
 from bench.harness import tools
 from bench.harness.progress import Progress
@@ -63,7 +63,9 @@ def show_list() -> None:
     print(f"open-loop {', '.join(openloop.NAMES)}")
     for name in WAYS:
         print(f"library  {name:24} {library.about(name)}")
-    print(f"growth   {', '.join(library.GROWTH_WAYS)}")
+    for curve in growth.CURVES:
+        print(f"growth   {curve.section:24} {', '.join(curve.names)}")
+    print(f"phases   {', '.join(phases.NAMES)}")
     print(f"stall    {', '.join(stall.WAYS)}")
     print(f"lag      {', '.join(lag.NAMES)}")
     print(f"freeze   {', '.join(f'freeze-{name}' for name in freeze.PROGRAMS)}")
@@ -122,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
     units = plan.units()
     if not units and not options.resume:
         raise tools.Unavailable("no row of that name in the chosen part")
-    if {"http", "lag"} & set(plan.sections()):
+    if {"http", "lag", "growth"} & set(plan.sections()):
         tools.bombardier()
     progress = Progress([(unit.kind, unit.guess) for unit in units])
     progress.note(f"{len(units)} launches, about {progress.left() / 60:.0f} minutes")

@@ -1,4 +1,4 @@
-"""The rows without HTTP: what one spawn costs, and whether it grows with the parent.
+"""The rows without HTTP: what one spawn costs.
 
 Each case is a process of its own (cases/worker.py). The processes of one comparison live at the
 same time and take turns in shuffled order, one batch each, so that a slow moment of the machine
@@ -13,7 +13,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import final
 
@@ -23,9 +22,6 @@ from bench.harness.tools import ROOT, Unavailable
 
 COLUMNS = ("wall_us", "parent_cpu_us", "child_cpu_us")
 Series = dict[str, list[float]]
-
-GROWTH_WAYS = ("engine-1", "engine-30", "caller", "posix-spawn", "subprocess-run", "uvloop-30")
-GROWTH_LEVELS = {"fds": (0, 10_000), "memory-mib": (0, 2_048)}
 
 
 class WorkerError(Exception):
@@ -131,26 +127,6 @@ def measure_ways(ways: Sequence[str], batches: int, count: int) -> dict[str, Ser
                 found[way] = opened
         found.update(take_turns(workers, batches, count))
     return found
-
-
-def available_mib() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) // 1024
-    return 0
-
-
-def measure_growth(way: str, kind: str, batches: int, count: int) -> dict[str, Series]:
-    """One round of one way: a process at each level of *kind*, taking turns."""
-    levels = GROWTH_LEVELS[kind]
-    if kind == "memory-mib" and available_mib() < sum(levels) + 1024:
-        raise Unavailable(f"needs {sum(levels) + 1024} MiB of free memory")
-    with ExitStack() as stack:
-        workers = {
-            str(level): stack.enter_context(Worker(way, f"--{kind}", str(level)))
-            for level in levels
-        }
-        return take_turns(workers, batches, count)
 
 
 def about(way: str) -> str:

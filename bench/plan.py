@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import freeze, handlers, lag, library, openloop, rows, stall
+from bench import freeze, growth, handlers, lag, library, openloop, phases, rows, stall
 from bench.cases.ways import WAYS
 from bench.harness import tools
 from bench.harness.load import LoadError
@@ -22,7 +22,7 @@ from bench.store import Results, by_round
 
 SECTIONS = (
     *("http", "open-loop", "handlers", "gaps"),
-    *("library", "growth", "stall", "lag", "freeze"),
+    *("library", "growth", "stall", "lag", "freeze", "phases"),
 )
 FAILURES = (LoadError, ServerError, library.WorkerError)
 RATE = 1_000.0  # requests per second of a row that nothing is known about
@@ -213,18 +213,37 @@ class Plan:
         return [Unit("library", label, 3 + spawns / 900, run, done)] if ways else []
 
     def _growth(self, number: int) -> list[Unit]:
-        units = []
-        for kind, section in (("fds", "growth_fds"), ("memory-mib", "growth_memory")):
-            for way in library.GROWTH_WAYS:
-                if way not in self._wanted:
+        quick, units = self._options.quick, []
+        if number >= (1 if quick else growth.MOST_ROUNDS):
+            return []
+        for curve in growth.CURVES:
+            if quick and curve.quick_levels is None and not self._options.growth:
+                continue
+            for name in curve.names:
+                if name not in self._wanted:
                     continue
 
-                def work(way: str = way, kind: str = kind) -> Record:
-                    batches, spawns = self._options.batches, self._options.spawns
-                    return {"levels": library.measure_growth(way, kind, batches, spawns)}
+                def work(curve: growth.Curve = curve, name: str = name) -> Record:
+                    curve.prepare(name)
+                    return curve.measure(name, quick)
 
-                guess = 2 + 2 * self._options.batches * self._options.spawns / 700
-                units.append(self._unit(section, way, library.about(way), number, guess, work))
+                about, guess = curve.about(name), curve.seconds * (0.4 if quick else 1)
+                units.append(self._unit(curve.section, name, about, number, guess, work))
+        return units
+
+    def _phases(self, number: int) -> list[Unit]:
+        """Once: what is counted is the same in every round."""
+        units = []
+        for name in phases.NAMES if number == 0 else ():
+            if name not in self._wanted:
+                continue
+
+            def work(name: str = name) -> Record:
+                self._prepare("phases", name, openloop.server_row(name))
+                return phases.measure(name, 100 if self._options.quick else 600)
+
+            about = openloop.server_row(name).about
+            units.append(self._unit("phases", name, about, number, 8, work))
         return units
 
     def _stall(self, number: int) -> list[Unit]:

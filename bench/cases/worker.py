@@ -1,6 +1,6 @@
 """One measured process of the library and growth rows.
 
-    python -m bench.cases.worker WAY [--fds N] [--memory-mib N]
+    python -m bench.cases.worker WAY [--fds N] [--memory-mib N] [--environment BYTES]
 
 Reads lines ``COUNT SECONDS`` from stdin and answers each with one line of JSON: what a batch of
 that size cost per spawn, in microseconds. The harness keeps several of these processes and lets
@@ -21,6 +21,8 @@ from collections.abc import Callable
 
 from bench.cases.ways import WAYS, Way
 
+MADV_POPULATE_WRITE = 23  # madvise(2): what touching every page does, at once
+
 
 def cpu_us(who: int) -> float:
     used = resource.getrusage(who)
@@ -39,9 +41,18 @@ def hold_memory(mib: int) -> mmap.mmap | None:
     memory = mmap.mmap(-1, mib << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
         memory.madvise(mmap.MADV_NOHUGEPAGE)
-    for offset in range(0, mib << 20, mmap.PAGESIZE):
-        memory[offset] = 1
+    try:
+        memory.madvise(MADV_POPULATE_WRITE)
+    except OSError:  # Linux before 5.14, or another system
+        for offset in range(0, mib << 20, mmap.PAGESIZE):
+            memory[offset] = 1
     return memory
+
+
+def grow_environment(size: int) -> None:
+    """Variables of 64 bytes each, NAME= and the final NUL included, *size* bytes of them."""
+    for number in range(size // 64):
+        os.environ[f"BENCH_{number:06}"] = "x" * 50
 
 
 def raise_descriptor_limit(needed: int) -> None:
@@ -67,7 +78,7 @@ def measure(way: Way, count: int, seconds: float) -> dict[str, float]:
     }
 
 
-def prepare(name: str, fds: int, memory_mib: int) -> tuple[Way, object]:
+def prepare(name: str, fds: int, memory_mib: int, environment: int) -> tuple[Way, object]:
     """The way, and what has to be kept alive for it.
 
     Half of the descriptors are there before the way is made and half come after: an engine may
@@ -75,6 +86,7 @@ def prepare(name: str, fds: int, memory_mib: int) -> tuple[Way, object]:
     """
     make: Callable[[], Way] = WAYS[name][1]
     raise_descriptor_limit(fds + 500)
+    grow_environment(environment)
     held = [hold_descriptors(fds // 2), hold_memory(memory_mib)]
     way = make()
     way.batch(1, 1.0)
@@ -86,6 +98,7 @@ def main() -> None:
     parser.add_argument("way", choices=WAYS)
     parser.add_argument("--fds", type=int, default=0)
     parser.add_argument("--memory-mib", type=int, default=0)
+    parser.add_argument("--environment", type=int, default=0)
     options = parser.parse_args()
 
     # The harness talks over stdin and stdout; the children get /dev/null for both.
@@ -96,7 +109,7 @@ def main() -> None:
     os.close(null)
 
     try:
-        way, _held = prepare(options.way, options.fds, options.memory_mib)
+        way, _held = prepare(options.way, options.fds, options.memory_mib, options.environment)
     except (ImportError, NotImplementedError, MemoryError, OSError) as error:
         print(json.dumps({"unavailable": f"{error}"}), file=answers, flush=True)
         sys.exit(0)
