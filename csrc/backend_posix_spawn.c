@@ -32,6 +32,7 @@ extern int posix_spawn_file_actions_addclosefrom_np(posix_spawn_file_actions_t *
 
 bool fsp_posix_spawn_can(const struct fsp_plan *plan) {
     if (plan->umask >= 0 || plan->nrlimits || fsp_plan_credentials(plan)) return false;
+    if (plan->cgroup || plan->death_signal || plan->flags & FSP_FLAG_NO_NEW_PRIVS) return false;
     if (plan->cwd && !HAVE_CHDIR) return false;
 #ifndef __APPLE__
     /* closefrom leaves no gaps for descriptors that stay. */

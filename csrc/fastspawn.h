@@ -36,10 +36,13 @@ enum fsp_stage {
     FSP_STAGE_SIGNALS,
     FSP_STAGE_SESSION,
     FSP_STAGE_PGROUP,
+    FSP_STAGE_CGROUP,
     FSP_STAGE_RLIMIT, /* rlimit number `index` of the plan */
     FSP_STAGE_GROUPS,
     FSP_STAGE_GID,
     FSP_STAGE_UID,
+    FSP_STAGE_PRIVS, /* no_new_privs */
+    FSP_STAGE_DEATH, /* the death signal; ESRCH: the parent has gone already */
     FSP_STAGE_EXEC,
 };
 
@@ -60,7 +63,7 @@ struct fsp_rlimit {
 #define FSP_FLAG_CLOSE_FDS       0x2u  /* only 0-2 and keep_fds survive the exec */
 #define FSP_FLAG_RESTORE_SIGNALS 0x4u  /* SIGPIPE, SIGXFZ, SIGXFSZ back to default */
 #define FSP_FLAG_SETPGROUP       0x8u  /* setpgid(0, pgroup) in the child */
-#define FSP_FLAG_DIE_TOO         0x10u /* KILL when the spawning thread ends (Linux; not set-id) */
+#define FSP_FLAG_NO_NEW_PRIVS    0x10u /* no exec gives it more rights: prctl(2). Linux */
 
 #define FSP_ID_NONE ((uint32_t)-1)
 
@@ -71,6 +74,7 @@ struct fsp_spec {
     const char *const *envp; /* NULL-terminated */
     const char *search;      /* directories separated by ':'; NULL: `file` is used as it is */
     const char *cwd;         /* NULL: the caller's */
+    const char *cgroup;      /* the cgroup.procs of a cgroup to be moved to; NULL: none. Linux */
     const int *keep_fds;     /* descriptors >= 0 that the child keeps under their numbers */
     size_t nkeep_fds;
     const struct fsp_rlimit *rlimits;
@@ -80,12 +84,21 @@ struct fsp_spec {
     uint32_t uid, gid; /* FSP_ID_NONE: unchanged */
     int umask;         /* -1: unchanged */
     pid_t pgroup;      /* with FSP_FLAG_SETPGROUP; 0: a new group */
+    int death_signal;  /* sent to it when the thread that starts it ends; 0: none. Linux */
     unsigned flags;
 };
 
 struct fsp_plan; /* immutable, reference-counted, one allocation */
 
-/* -EINVAL (no argv, no file), -ENOMEM.  The new plan has one reference, the caller's. */
+/*
+ * -EINVAL (no argv, no file), -ENOTSUP (something that is marked as Linux's, elsewhere), -ENOMEM.
+ * The new plan has one reference, the caller's.
+ *
+ * The death signal is that of PR_SET_PDEATHSIG(2const).  It belongs to the *thread* that spawns:
+ * the caller's on the caller's path, one that lives as long as the engine on the engine's.  It is
+ * for the child alone, not for its own children, and the kernel forgets it when the child executes
+ * a program with set-user-ID, set-group-ID or capabilities, or changes its identity.
+ */
 int fsp_plan_new(const struct fsp_spec *spec, struct fsp_plan **out);
 struct fsp_plan *fsp_plan_ref(struct fsp_plan *plan);
 void fsp_plan_unref(struct fsp_plan *plan); /* NULL is allowed */

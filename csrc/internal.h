@@ -23,6 +23,7 @@ struct fsp_plan {
     char *const *argv;
     char *const *envp;
     const char *cwd;
+    const char *cgroup;
     const int *keep; /* ascending, without duplicates */
     size_t nkeep;
     const struct fsp_rlimit *rlimits;
@@ -32,6 +33,7 @@ struct fsp_plan {
     uint32_t uid, gid;
     int umask;
     pid_t pgroup;
+    int death_signal;
     unsigned flags;
     bool set_groups;
 };
@@ -92,7 +94,7 @@ struct fsp_launch {
     enum fsp_table table;
     unsigned table_end;
     bool avoid_fetch, avoid_unshare;
-    pid_t parent;
+    pid_t parent;        /* for FSP_TABLE_FETCH, and for a death signal */
     bool sweep;          /* close what the child should not keep */
     bool reset_handlers; /* the backend could not ask the kernel to */
     uint64_t mask;
@@ -110,6 +112,9 @@ int fsp_child_main(void *launch);
 /* ---- settle.c: the part of it that is not about exec ---- */
 bool fsp_child_settle(struct fsp_launch *l); /* false: l->error says why */
 int fsp_child_failed(struct fsp_launch *l, long r, enum fsp_stage stage, int index);
+/* Ask for a signal when the parent's thread ends: 0, or -errno; -ESRCH: it is not `parent` any
+ * more. A fork of such a process has to ask again. */
+long fsp_child_follow(int sig, pid_t parent);
 
 struct fsp_backend {
     const char *name;

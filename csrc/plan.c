@@ -79,6 +79,7 @@ static struct fsp_plan *lay_out(struct layout *at, const struct fsp_spec *spec) 
     const char *file = place_string(at, spec->file);
     const char *search = place_string(at, spec->search);
     const char *cwd = place_string(at, spec->cwd);
+    const char *cgroup = place_string(at, spec->cgroup);
     place_strings(at, argv, spec->argv);
     place_strings(at, envp, spec->envp);
     if (plan == NULL) return NULL;
@@ -91,6 +92,7 @@ static struct fsp_plan *lay_out(struct layout *at, const struct fsp_spec *spec) 
         .argv = argv,
         .envp = envp,
         .cwd = cwd,
+        .cgroup = cgroup,
         .keep = keep,
         .nkeep = spec->nkeep_fds,
         .rlimits = rlimits,
@@ -102,6 +104,7 @@ static struct fsp_plan *lay_out(struct layout *at, const struct fsp_spec *spec) 
         .gid = spec->gid,
         .umask = spec->umask,
         .pgroup = spec->pgroup,
+        .death_signal = spec->death_signal,
         .flags = spec->flags,
     };
     sort_unique(keep, &plan->nkeep);
@@ -110,6 +113,9 @@ static struct fsp_plan *lay_out(struct layout *at, const struct fsp_spec *spec) 
 
 int fsp_plan_new(const struct fsp_spec *spec, struct fsp_plan **out) {
     if (spec->file == NULL || spec->argv == NULL || spec->argv[0] == NULL) return -EINVAL;
+#ifndef __linux__
+    if (spec->cgroup || spec->death_signal || spec->flags & FSP_FLAG_NO_NEW_PRIVS) return -ENOTSUP;
+#endif
     struct layout at = {0};
     (void)lay_out(&at, spec);
     at.base = sys_malloc(at.used);
@@ -131,6 +137,7 @@ void fsp_plan_relocate(struct fsp_plan *plan, uint64_t from) {
     plan->file = RELOCATE(plan->file);
     plan->search = RELOCATE(plan->search);
     plan->cwd = RELOCATE(plan->cwd);
+    plan->cgroup = RELOCATE(plan->cgroup);
     plan->keep = RELOCATE(plan->keep);
     plan->rlimits = RELOCATE(plan->rlimits);
     plan->groups = RELOCATE(plan->groups);

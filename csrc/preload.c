@@ -63,6 +63,7 @@ static struct {
     bool own_name; /* the program goes by its argv[0], not by an interpreter's */
     long robust_list, robust_size;
     uint32_t slot;
+    int parent;      /* the spawner's process, as the last request told it */
     int pid;         /* of the one process that may checkpoint; 0: none */
     const char *cwd; /* the directory in which it did so; its forks are there already */
 } self;
@@ -190,7 +191,9 @@ static void settle(const struct parcel *p) {
         .nmoves = list_moves(p, moves, &null),
         .error = &self.page->slot[p->request.slot].error,
         .mask = p->request.mask,
+        .parent = p->request.parent,
     };
+    self.parent = p->request.parent;
     if (!(plan->flags & (FSP_FLAG_SETSID | FSP_FLAG_SETPGROUP))) raw(setpgid, 0, p->request.group);
     if (!fsp_child_settle(&launch)) leave(127);
     close_parcel(p);
@@ -450,7 +453,12 @@ static long hand_over(int errors) {
     }
     raw(close, self.socket);
     raw(close, errors);
-    if (r == 0) join_group();
+    if (r == 0) {
+        const struct fsp_plan *plan = (struct fsp_plan *)self.plan;
+        join_group();
+        /* No fork has it of the one that it was forked from. */
+        if (plan->death_signal && fsp_child_follow(plan->death_signal, self.parent) < 0) leave(127);
+    }
     return r;
 }
 

@@ -8,7 +8,6 @@
 #include "rawsys.h"
 
 #ifdef __linux__
-
 #include <sys/prctl.h>
 
 #ifndef SIGXFZ
@@ -111,6 +110,25 @@ static FSP_UNINSTRUMENTED long set_identity(const struct fsp_plan *plan, enum fs
     return r;
 }
 
+/*
+ * With a descriptor of its own, and not one that the parent has open: the engine's threads have
+ * tables without the program's files.  "0" is whoever writes (cgroups(7)).
+ */
+static FSP_UNINSTRUMENTED long enter_cgroup(const char *procs) {
+    long fd = raw(openat, AT_FDCWD, procs, O_WRONLY | O_CLOEXEC, 0);
+    if (fd < 0) return fd;
+    long r = raw(write, fd, "0", 1);
+    raw(close, fd);
+    return r;
+}
+
+FSP_UNINSTRUMENTED long fsp_child_follow(int sig, pid_t parent) {
+    long r = raw(prctl, PR_SET_PDEATHSIG, sig, 0, 0, 0);
+    if (r < 0) return r;
+    /* Had it gone before, no signal would ever come. */
+    return raw(getppid, 0) == parent ? 0 : -ESRCH;
+}
+
 static FSP_UNINSTRUMENTED bool failed(struct fsp_launch *l, long r, enum fsp_stage stage,
                                       int index) {
     fsp_child_failed(l, r, stage, index);
@@ -130,14 +148,21 @@ FSP_UNINSTRUMENTED bool fsp_child_settle(struct fsp_launch *l) {
     }
     if (plan->cwd && (r = raw(chdir, plan->cwd)) < 0) return failed(l, r, FSP_STAGE_CWD, -1);
     if (plan->umask >= 0) raw(umask, plan->umask);
-    if (plan->flags & FSP_FLAG_DIE_TOO) raw(prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
     reset_signals(l);
     if (plan->flags & FSP_FLAG_SETSID && (r = raw(setsid, 0)) < 0)
         return failed(l, r, FSP_STAGE_SESSION, -1);
     if (plan->flags & FSP_FLAG_SETPGROUP && (r = raw(setpgid, 0, plan->pgroup)) < 0)
         return failed(l, r, FSP_STAGE_PGROUP, -1);
+    if (plan->cgroup && (r = enter_cgroup(plan->cgroup)) < 0)
+        return failed(l, r, FSP_STAGE_CGROUP, -1);
     if ((r = set_rlimits(plan, &index)) < 0) return failed(l, r, FSP_STAGE_RLIMIT, index);
     if ((r = set_identity(plan, &stage)) < 0) return failed(l, r, stage, -1);
+    if (plan->flags & FSP_FLAG_NO_NEW_PRIVS &&
+        (r = raw(prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) < 0)
+        return failed(l, r, FSP_STAGE_PRIVS, -1);
+    /* After the identity: a change of it takes the setting away. */
+    if (plan->death_signal && (r = fsp_child_follow(plan->death_signal, l->parent)) < 0)
+        return failed(l, r, FSP_STAGE_DEATH, -1);
     return true;
 }
 

@@ -93,6 +93,7 @@ struct fsp_snap_request {
     uint32_t slot, flags;
     int32_t fd[3];
     int32_t group;      /* to join if the plan says nothing of sessions and groups */
+    int32_t parent;     /* the spawner's process, if the plan has a death signal */
     uint32_t plan_size; /* 0: the plan of the last request that had one */
     uint64_t plan_at;   /* where its pointers point */
     uint64_t mask;

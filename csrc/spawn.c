@@ -228,6 +228,7 @@ int fsp_spawn_on(struct fsp_pad *pad, const struct fsp_plan *plan, const struct 
         .avoid_fetch = private, /* it would fetch from the process's table, not the thread's */
         .sweep = (plan->flags & FSP_FLAG_CLOSE_FDS) && !private,
     };
+    if (plan->death_signal) l->parent = getpid();
     if (most > FSP_INLINE_MOVES) {
         big = sys_malloc(most * sizeof *l->moves + FSP_FDMAP_OPS(most) * sizeof *l->ops);
         if (big == NULL) {

@@ -230,8 +230,10 @@ static void request(const char *payload, size_t len) {
         .uid = FSP_ID_NONE,
         .gid = FSP_ID_NONE,
         .umask = -1,
-        .flags =
-            FSP_FLAG_CLOSE_FDS | FSP_FLAG_RESTORE_SIGNALS | FSP_FLAG_SETPGROUP | FSP_FLAG_DIE_TOO,
+#ifdef __linux__
+        .death_signal = SIGKILL,
+#endif
+        .flags = FSP_FLAG_CLOSE_FDS | FSP_FLAG_RESTORE_SIGNALS | FSP_FLAG_SETPGROUP,
     };
     struct fsp_plan *plan = NULL;
     run.input.len = run.fed = 0;

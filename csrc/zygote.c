@@ -360,6 +360,7 @@ static int plan_with(const struct fsp_template *t, const int fd[3], int effect,
         .umask = effect ? plan->umask : -1, /* the program may ask before it is forked */
         .rlimits = plan->rlimits,
         .nrlimits = effect ? plan->nrlimits : 0,
+        .death_signal = plan->death_signal,
         .flags = FSP_FLAG_CLOSE_FDS | FSP_FLAG_SETPGROUP | (plan->flags & FSP_FLAG_RESTORE_SIGNALS),
     };
     int r = len < (int)sizeof preload ? fsp_plan_new(&spec, out) : -ENAMETOOLONG;
@@ -648,6 +649,7 @@ static int request(struct fsp_spawner *s, struct fsp_zygote *z, struct fsp_job *
     struct msghdr msg = {.msg_iov = parts, .msg_iovlen = 1};
     int send[3], nsend = choose_fds(s, io, request.fd, send);
     if (!(job->plan->flags & (FSP_FLAG_SETSID | FSP_FLAG_SETPGROUP))) request.group = getpgrp();
+    if (job->plan->death_signal) request.parent = getpid();
     if (z->told != job->plan) {
         request.plan_size = (uint32_t)job->plan->size;
         request.plan_at = (uint64_t)(uintptr_t)job->plan;

@@ -44,10 +44,13 @@ cdef extern from "fastspawn.h" nogil:
         FSP_STAGE_SIGNALS
         FSP_STAGE_SESSION
         FSP_STAGE_PGROUP
+        FSP_STAGE_CGROUP
         FSP_STAGE_RLIMIT
         FSP_STAGE_GROUPS
         FSP_STAGE_GID
         FSP_STAGE_UID
+        FSP_STAGE_PRIVS
+        FSP_STAGE_DEATH
         FSP_STAGE_EXEC
 
     enum fsp_refusal:
@@ -76,6 +79,7 @@ cdef extern from "fastspawn.h" nogil:
     unsigned FSP_FLAG_CLOSE_FDS
     unsigned FSP_FLAG_RESTORE_SIGNALS
     unsigned FSP_FLAG_SETPGROUP
+    unsigned FSP_FLAG_NO_NEW_PRIVS
     uint32_t FSP_ID_NONE
 
     struct fsp_spec:
@@ -84,6 +88,7 @@ cdef extern from "fastspawn.h" nogil:
         const char *const *envp
         const char *search
         const char *cwd
+        const char *cgroup
         const int *keep_fds
         size_t nkeep_fds
         const fsp_rlimit *rlimits
@@ -94,6 +99,7 @@ cdef extern from "fastspawn.h" nogil:
         uint32_t gid
         int umask
         pid_t pgroup
+        int death_signal
         unsigned flags
 
     struct fsp_plan

@@ -17,6 +17,8 @@ class Plan:
     @property
     def cwd(self) -> Any: ...
     @property
+    def cgroup(self) -> Any: ...
+    @property
     def pipes(self) -> tuple[bool, bool]: ...
     def __init__(
         self,
@@ -41,6 +43,9 @@ class Plan:
         kill_grace: float = 0,
         drain: float = 0,
         max_output: int | None = None,
+        cgroup: _Path | None = None,
+        no_new_privs: bool = False,
+        death_signal: int = 0,
     ) -> None: ...
     def resolve(self) -> str: ...
 

@@ -185,12 +185,14 @@ cdef class Plan:
     cdef fsp_job_options options
     cdef readonly object executable
     cdef readonly object cwd
+    cdef readonly object cgroup
 
     def __init__(
         self, argv, *, executable=None, env=None, cwd=None, pass_fds=(), close_fds=True,
         restore_signals=True, start_new_session=False, process_group=None, umask=-1,
         rlimits=(), user=None, group=None, extra_groups=None, stdout=_PIPE, stderr=_PIPE,
-        timeout=None, kill_grace=0, drain=0, max_output=None,
+        timeout=None, kill_grace=0, drain=0, max_output=None, cgroup=None, no_new_privs=False,
+        death_signal=0,
     ):
         if self.c != NULL:
             raise TypeError("a plan cannot be initialized twice")
@@ -210,6 +212,14 @@ cdef class Plan:
             spec.flags |= FSP_FLAG_SETSID
         if process_group is not None:
             spec.flags |= FSP_FLAG_SETPGROUP
+        if no_new_privs:
+            spec.flags |= FSP_FLAG_NO_NEW_PRIVS
+        spec.death_signal = death_signal
+        cdef bytes procs
+        if cgroup is not None:
+            procs = _encode(cgroup) + b"/cgroup.procs"
+            spec.cgroup = PyBytes_AS_STRING(procs)
+            self.cgroup = cgroup
         self._options(stdout, stderr, timeout, kill_grace, drain, max_output)
         cdef list args = list(argv)
         self._make(&spec, args, executable, env, cwd, list(pass_fds), list(rlimits), extra_groups)
@@ -255,7 +265,10 @@ cdef class Plan:
             spec.cwd = PyBytes_AS_STRING(directory)
         self.executable = argv[0] if executable is None else executable
         self.cwd = cwd
-        if fsp_plan_new(spec, &self.c) < 0:
+        cdef int r = fsp_plan_new(spec, &self.c)
+        if r == -errno.ENOTSUP:
+            raise NotImplementedError("cgroup, no_new_privs and death_signal are for Linux only")
+        if r < 0:
             raise MemoryError()
 
     cdef _make(
@@ -329,6 +342,8 @@ cdef class Plan:
             return OSError(e.err, os.strerror(e.err), self.executable)
         if e.stage == FSP_STAGE_CWD:
             return OSError(e.err, os.strerror(e.err), self.cwd)
+        if e.stage == FSP_STAGE_CGROUP:
+            return OSError(e.err, os.strerror(e.err), self.cgroup)
         if _names_cwd and e.stage > FSP_STAGE_CLONE:
             return OSError(e.err, os.strerror(e.err), self.cwd)
         return OSError(e.err, os.strerror(e.err))

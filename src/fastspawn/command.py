@@ -48,6 +48,14 @@ class Command(Plan):
     stdout and stderr are PIPE (collected, or streamed), DEVNULL, None (the server's own), and for
     stderr STDOUT. stdin is chosen with each run.
 
+    On Linux (elsewhere NotImplementedError): ``cgroup`` is the directory of a cgroup (version 2)
+    that each process is put into before it runs. With ``no_new_privs`` nothing that it executes
+    gives it more rights, as set-user-ID programs would (PR_SET_NO_NEW_PRIVS(2const)).
+    ``death_signal`` is sent to it when this process ends in whatever way, with Engine, Template and
+    WarmPool; with what spawns on the calling thread, when that thread ends. It is not sent
+    to the children of the process, and is forgotten when that executes a program with
+    set-user-ID or changes its user (PR_SET_PDEATHSIG(2const)).
+
     Raises ValueError for an empty argv, an embedded null byte or a "=" in a variable's name, and
     TypeError for arguments that are not str, bytes or paths. Whether the program exists is known
     when it is spawned; resolve() asks now.
@@ -72,6 +80,9 @@ class Command(Plan):
         restore_signals: bool = True,
         umask: int = -1,
         limits: Limits = NO_LIMITS,
+        cgroup: StrOrBytesPath | None = None,
+        no_new_privs: bool = False,
+        death_signal: int = 0,
     ) -> None:
         super().__init__(
             argv,
@@ -90,6 +101,9 @@ class Command(Plan):
             kill_grace=limits.kill_grace,
             drain=limits.drain,
             max_output=limits.max_output,
+            cgroup=cgroup,
+            no_new_privs=no_new_privs,
+            death_signal=death_signal,
         )
         options = {
             "executable": executable,
@@ -101,6 +115,9 @@ class Command(Plan):
             "restore_signals": restore_signals,
             "umask": umask,
             "limits": limits,
+            "cgroup": cgroup,
+            "no_new_privs": no_new_privs,
+            "death_signal": death_signal,
         }
         object.__setattr__(self, "_options", options)
         object.__setattr__(self, "argv", tuple(argv))
