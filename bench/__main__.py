@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench import freeze, growth, handlers, lag, library, openloop, phases, report, rows, stall
 from bench.cases.ways import WAYS
@@ -109,11 +110,20 @@ def opened(options: argparse.Namespace) -> Results:
         raise tools.Unavailable(f"nothing to go on with: {error}") from None
     before, now = results.meta, json.loads(json.dumps(meta))
     names = sorted((before.keys() | now.keys()) - set(NOT_COMPARED))
-    if other := [name for name in names if before.get(name) != now.get(name)]:
-        told = "; ".join(f"{name} was {before.get(name)}, is {now.get(name)}" for name in other)
-        raise tools.Unavailable(f"can't go on with {options.output.name}: {told}")
+    if other := [told for name in names for told in differences(name, before, now)]:
+        raise tools.Unavailable(f"can't go on with {options.output.name}: {'; '.join(other)}")
     results.retry_unavailable()
     return results
+
+
+def differences(name: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In what one entry differs, the entries of a dictionary one by one."""
+    old, new = before.get(name), now.get(name)
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            told for key in sorted(old.keys() | new.keys()) for told in differences(key, old, new)
+        ]
+    return [] if old == new else [f"{name} was {old}, is {new}"]
 
 
 def run(options: argparse.Namespace) -> int:

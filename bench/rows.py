@@ -100,7 +100,7 @@ def _script(
         return [*map(str, runtime()), path, "--port", str(port), *map(str, flags())]
 
     # Deno and Bun choose between length and chunks in Node's API for themselves.
-    return ServerRow(name, about, argv, version, version, streams="node" in name)
+    return ServerRow(name, about, argv, version, version, streams=name in ("deno-node", "bun-node"))
 
 
 def _node(
