@@ -28,9 +28,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--requests", type=int, help="requests per launch (default 10000, --quick: 2000)")
     add("--connections", type=int, default=30, help="concurrent connections (default 30)")
     add("--rows", help="only these rows or groups of rows, comma-separated (see --list)")
-    add("--quick", action="store_true", help="a short run, to see that all works")
-    add("--resume", action="store_true", help="go on with a run that was cut off: the same options,"
-        " and what was measured already stays")  # fmt: skip
+    add("--quick", action="store_true", help="a short run of the main rows")
+    add("--resume", action="store_true", help="go on with the run in --output and its options: what"
+        " was measured stays, what is missing or of another section is added")  # fmt: skip
     add("--list", action="store_true", help="list the rows and leave")
     add("--output", type=Path, help="where the JSON goes (default results/latest.json for a full"
         " run, else bench/.cache/last.json)")  # fmt: skip
@@ -44,9 +44,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         options.output = tools.CACHE / "last.json" if partial else report.LATEST
     options.rounds = options.rounds or (2 if quick else 3)
     options.requests = options.requests or (2_000 if quick else 10_000)
-    options.checked = 100 if quick else 300
-    options.seconds = 3 if quick else 8  # of load at a fixed rate
-    options.asked = 15 if quick else 60  # requests one after another
+    options.checked = 100 if quick else 200
+    options.seconds = 3 if quick else 6  # of load at a fixed rate
+    options.asked = 15 if quick else 30  # requests one after another
     options.batches, options.spawns = (4, 50) if quick else (12, 100)
     for name in ("rounds", "requests", "connections"):
         if getattr(options, name) < 1:
@@ -96,11 +96,10 @@ NOT_COMPARED = ("date", "load_before", "order_seed")
 
 
 def opened(options: argparse.Namespace) -> Results:
-    """The results to fill in: new ones, or with --resume those of the run that was cut off."""
+    """The results to fill in: new ones, or with --resume those of the run that is gone on with."""
     kept = ("rounds", "requests", "connections", "checked", "seconds", "asked", "batches")
     kept += ("spawns", "quick", "rows")
     told = {name: getattr(options, name) for name in kept}
-    told["sections"] = [name for name in SECTIONS if getattr(options, attribute(name))]
     meta = tools.describe(told, environment()["PATH"])
     if not options.resume:
         return Results.new({**meta, "order_seed": random.randrange(1 << 32)})

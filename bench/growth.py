@@ -46,7 +46,7 @@ class Curve:
     levels: Levels
     work: Callable[[str, Levels, float], Record]  # row, levels, share of the usual load
     seconds: float  # what a round of one row takes, roughly
-    quick_levels: Levels | None = None  # None: not part of a quick run
+    quick_levels: Levels | None = None  # None: the same
 
     def measure(self, name: str, quick: bool) -> Record:
         """One round of one row. Raises what its rows raise."""

@@ -19,6 +19,7 @@ NAMES = (
     *("fastspawn-direct", "fastspawn-snapshot", "fastspawn-effect"),
     *(rows.RUST, "go-nethttp", "node-single"),
 )
+QUICK = ("fastspawn-direct", "fastspawn-snapshot", rows.RUST, "go-nethttp")
 
 
 def server_row(name: str) -> ServerRow:

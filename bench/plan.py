@@ -24,9 +24,10 @@ SECTIONS = (
     *("http", "open-loop", "handlers", "gaps"),
     *("library", "growth", "stall", "lag", "freeze", "phases"),
 )
+QUICK_SECTIONS = ("http", "open-loop", "handlers")
 FAILURES = (LoadError, ServerError, library.WorkerError)
 RATE = 1_000.0  # requests per second of a row that nothing is known about
-OVERHEAD = 2.5  # seconds that a server's start, checks and end take
+OVERHEAD = 1.0  # seconds that a server's start, checks and end take
 
 
 def attribute(section: str) -> str:
@@ -65,7 +66,8 @@ class Plan:
         """The chosen ones, and what they need: open-loop rates are shares of HTTP rates."""
         chosen = [name for name in SECTIONS if getattr(self._options, attribute(name))]
         needed = ["http"] if "open-loop" in chosen and "http" not in chosen else []
-        return [*needed, *chosen] or list(SECTIONS)
+        default = QUICK_SECTIONS if self._options.quick else SECTIONS
+        return [*needed, *chosen] or list(default)
 
     def units(self) -> list[Unit]:
         """Those that are left to do, in order."""
@@ -147,7 +149,7 @@ class Plan:
 
     def _open_loop(self, number: int) -> list[Unit]:
         load, seconds, units = self._load(), self._options.seconds, []
-        for name in openloop.NAMES:
+        for name in openloop.QUICK if self._options.quick else openloop.NAMES:
             if name not in self._wanted:
                 continue
 
@@ -214,11 +216,10 @@ class Plan:
 
     def _growth(self, number: int) -> list[Unit]:
         quick, units = self._options.quick, []
-        if number >= (1 if quick else growth.MOST_ROUNDS):
+        # One round in a run of everything, or it would take a quarter of an hour more.
+        if number >= (growth.MOST_ROUNDS if self._options.growth and not quick else 1):
             return []
         for curve in growth.CURVES:
-            if quick and curve.quick_levels is None and not self._options.growth:
-                continue
             for name in curve.names:
                 if name not in self._wanted:
                     continue
@@ -261,7 +262,7 @@ class Plan:
         return units
 
     def _freeze(self, number: int) -> list[Unit]:
-        count = 6 * self._options.spawns
+        count = 3 * self._options.spawns
         units = []
         for name in freeze.PROGRAMS:
             if f"freeze-{name}" not in self._wanted:
@@ -275,7 +276,7 @@ class Plan:
         return units
 
     def _lag(self, number: int) -> list[Unit]:
-        requests = max(500, self._options.requests // 2)
+        requests = max(500, self._options.requests // 4)
         checked = self._options.checked // 2
         options = Options(requests, self._options.connections, checked)
         units = []
@@ -310,6 +311,7 @@ def chosen_rows(text: str | None, quick: bool = False) -> set[str]:
     names = all_names()
     if text is None:
         left_out = {row.name for row in rows.ROWS} - set(rows.GROUPS["quick"])
+        left_out |= {name for name in handlers.HANDLERS if "numpy" in name}
         return set(names) - left_out if quick else set(names)
     chosen: set[str] = set()
     for name in filter(None, (part.strip() for part in text.split(","))):

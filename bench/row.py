@@ -26,7 +26,7 @@ class Options:
 
     requests: int = 10_000
     connections: int = 30
-    checked: int = 300  # answers compared before the measured load, and again after it
+    checked: int = 200  # answers compared before the measured load, and again after it
     patience: int = 2  # seconds until bombardier gives an answer up; 2 is its default
 
 

@@ -277,6 +277,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """What ``--rows`` takes beside the names of rows. ``quick`` is what ``--quick`` measures."""
 
-MAIN = {*GROUPS["article"], *GROUPS["ours"], *GROUPS["quick"], "fastspawn-cgi", "apache-cgid"}
-MINOR_SHARE = 0.2
-"""The part of the requests with which the other rows are measured, to fit all into one run."""
+MINOR = {
+    *(name for name in GROUPS["article"] if name.endswith(("-output", "-cores"))),
+    *("node-single-pipes", "node-children", "deno-node", "bun-node"),
+}
+MAIN = {*GROUPS["article"], *GROUPS["ours"], *GROUPS["quick"]} - MINOR
+MINOR_SHARE = 0.15
+"""The part of the requests with which all but the main rows are measured, to fit into one run."""
