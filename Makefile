@@ -37,7 +37,7 @@ SAN_ENV = $(foreach lib,$(SAN_LIB),ASAN_OPTIONS=detect_leaks=0 \
 export FASTSPAWN_SANITIZE FASTSPAWN_COVERAGE FASTSPAWN_DEBUG
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-py test-backends test-cpython cpython test-c tsan lint typing format peers bench wheel cross \
+.PHONY: help serve test test-py test-backends test-cpython cpython test-c tsan soak lint typing format peers bench wheel cross \
 	build clean
 
 help: ## list the targets
@@ -82,6 +82,9 @@ test-c: ## the C tests under ASan and UBSan, with each compiler found
 tsan: ## the engine's C tests under TSan
 	@$(C_MAKE) check CC=$(firstword $(COMPILERS)) SANITIZE=thread REQUIRE_SANITIZER=1 \
 	    TESTS='$(wildcard tests/c/test_engine*.c tests/c/tsan_*.c)'
+
+soak: $(BUILD_STAMP) $(call group,test) ## 200,000 requests to templates that are killed (ARGS="200000 1 http")
+	$(BIN)/python tests/children/templates.py $(ARGS)
 
 lint: $(call group,lint) ## formatting, ruff, the C core's layering, the workflows, the README's figures
 	$(BIN)/ruff check --quiet $(PY_FILES)
