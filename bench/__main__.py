@@ -133,8 +133,6 @@ def run(options: argparse.Namespace) -> int:
     units = plan.units()
     if not units and not options.resume:
         raise tools.Unavailable("no row of that name in the chosen part")
-    if {"http", "lag", "growth"} & set(plan.sections()):
-        tools.bombardier()
     progress = Progress([(unit.kind, unit.guess) for unit in units])
     progress.note(f"{len(units)} launches, about {progress.left() / 60:.0f} minutes")
     for unit in units:

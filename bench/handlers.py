@@ -84,6 +84,10 @@ class GapRow:
 
     row: ServerRow
 
+    @property
+    def name(self) -> str:
+        return self.row.name
+
     def prepare(self) -> None:
         self.row.prepare()
         builds.node()

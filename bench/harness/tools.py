@@ -10,11 +10,12 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from typing import ParamSpec
 
 BENCH = Path(__file__).resolve().parent.parent
 ROOT = BENCH.parent
@@ -46,6 +47,29 @@ def without_building() -> Iterator[None]:
         _may_build[0] = True
 
 
+Arguments = ParamSpec("Arguments")
+
+
+def once(make: Callable[Arguments, Path]) -> Callable[Arguments, Path]:
+    """Make each thing once, or fail once: what cannot be had is not tried again for every row."""
+    made: dict[tuple[object, ...], Path | Unavailable] = {}
+
+    @functools.wraps(make)
+    def kept(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Path:
+        key = (may_build(), *args, *kwargs.items())
+        if key not in made:
+            try:
+                made[key] = make(*args, **kwargs)
+            except Unavailable as error:
+                made[key] = error
+        found = made[key]
+        if isinstance(found, Unavailable):
+            raise Unavailable(str(found))
+        return found
+
+    return kept
+
+
 def build(what: str, command: list[str], env: dict[str, str] | None = None) -> None:
     """Run *command*. Raises Unavailable with the first line that says what is wrong."""
     if not may_build():
@@ -59,13 +83,13 @@ def build(what: str, command: list[str], env: dict[str, str] | None = None) -> N
         raise Unavailable(f"{what} could not be built: {told[:200]}")
 
 
-@functools.cache
+@once
 def bombardier() -> Path:
     """The load generator of the HTTP rows."""
     return _go_program("bombardier", BOMBARDIER, "github.com/codesenberg/bombardier")
 
 
-@functools.cache
+@once
 def vegeta() -> Path:
     """The load generator for fixed rates."""
     return _go_program("vegeta", VEGETA, "github.com/tsenart/vegeta/v12")
@@ -83,7 +107,7 @@ def _go_program(name: str, version: str, module: str) -> Path:
     return program
 
 
-@functools.cache
+@once
 def rust_peer() -> Path:
     """The tokio + hyper server, from its committed Cargo.lock. Cargo skips what is up to date."""
     target = CACHE / "rust"
@@ -98,7 +122,7 @@ def rust_peer() -> Path:
     return program
 
 
-@functools.cache
+@once
 def floor() -> Path:
     """The bare C loop, compiled again whenever its source is newer."""
     source, program = BENCH / "floor.c", CACHE / "floor"

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
-from bench import rows
+from bench import handlers, rows
 from bench.harness import tools
+
+
+def tell(name: str, prepare: Callable[[], object], version: Callable[[], str]) -> None:
+    try:
+        prepare()
+        told = version()
+    except tools.Unavailable as error:
+        told = f"not available: {tools.without_paths(str(error))}"
+    print(f"{name:26} {told}", flush=True)
 
 
 def main() -> int:
     """Returns 0: a row that can't be had is told, here as in every table, and stops nothing."""
-    try:
-        print(f"{'load generator':24} {tools.bombardier().name}", flush=True)
-    except tools.Unavailable as error:
-        print(f"{'load generator':24} not available: {tools.without_paths(str(error))}")
-    for row in rows.ROWS:
-        try:
-            row.prepare()
-            told = row.version()
-        except tools.Unavailable as error:
-            told = f"not available: {tools.without_paths(str(error))}"
-        print(f"{row.name:24} {told}", flush=True)
+    tell("load generator", tools.bombardier, lambda: f"bombardier {tools.BOMBARDIER}")
+    tell("load generator", tools.vegeta, lambda: f"vegeta {tools.VEGETA}")
+    slow = [handler.row for handler in handlers.HANDLERS.values()]
+    for row in (*rows.ROWS, *slow, *handlers.GAPS.values()):
+        tell(row.name, row.prepare, row.version)
     return 0
 
 

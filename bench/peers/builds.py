@@ -8,7 +8,6 @@ Unavailable with the reason in one line; each ``..._version`` says what was foun
 
 from __future__ import annotations
 
-import functools
 import os
 import platform
 import re
@@ -16,7 +15,7 @@ import shutil
 from pathlib import Path
 
 from bench.harness import tools
-from bench.harness.tools import BENCH, CACHE, Unavailable, build
+from bench.harness.tools import BENCH, CACHE, Unavailable, build, once
 
 PEERS = BENCH / "peers"
 NPM = PEERS / "npm"
@@ -32,7 +31,7 @@ APACHE_MODULES = (
 # ---- JavaScript ---------------------------------------------------------------------------------
 
 
-@functools.cache
+@once
 def node_modules() -> Path:
     """npm's folder with all three runtimes in it, made again when the lock file changes.
 
@@ -88,7 +87,7 @@ def bun_version() -> str:
 # ---- Go, Rust -----------------------------------------------------------------------------------
 
 
-@functools.cache
+@once
 def go(name: str) -> Path:
     """One of the programs in go/; Go skips what is up to date."""
     program = CACHE / "go" / name
