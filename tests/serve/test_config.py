@@ -28,6 +28,7 @@ uds-mode = "660"
 drain-delay = "3s"
 health-path = "/-/health"
 ready-path = "/-/ready"
+metrics-path = "/-/metrics"
 
 command = "cat -n"
 exec-timeout = "1h30m"
@@ -106,6 +107,7 @@ def test_every_key(tmp_path: Path) -> None:
         drain_delay=3,
         health_path="/-/health",
         ready_path="/-/ready",
+        metrics_path="/-/metrics",
         routes=(
             RouteConfig(
                 path="/user/{name}",
@@ -184,6 +186,7 @@ def test_every_option_is_a_variable(option: options.Option, tmp_path: Path) -> N
         "strategy": "subprocess", "snapshot-at": "main", "stderr": "merge",
         "route": "/a=b", "set-env": "A=1", "pass-env": "A", "fd": "9",
         "uds-mode": "660", "health-path": "/a", "ready-path": "/a",
+        "metrics-path": "/a",
     }  # fmt: skip
     number = "1" if option.kind == "flag" else "3"
     text = texts.get(option.name, number)

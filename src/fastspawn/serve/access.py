@@ -10,7 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from .exchange import Exchange
+    from .strategy import Job
 
 _DELAY: Final = 0.02
 _FULL: Final = 256  # lines
@@ -33,27 +37,22 @@ class AccessLog:
         """Take the current time into the lines to come. To be called every second."""
         self._stamp = time.strftime(" - - [%d/%b/%Y:%H:%M:%S %z] ").encode("ascii", "replace")
 
-    def write(
-        self,
-        peer: bytes,
-        request: tuple[bytes, bytes, bytes],
-        status: int,
-        sent: int,
-        exit_status: int | None,
-        wall: float | None,
-    ) -> None:
-        """``request``: method, target, version. ``sent``: body bytes. ``wall``: seconds."""
-        method, target, version = request
+    def record(self, exchange: Exchange, job: Job | None) -> None:
+        """``job``: its process, which has ended; None: there was none."""
+        target = exchange.target
         if b'"' in target or b"\\" in target:
             # The parser has refused all that is not printable ASCII; these end the field.
             target = target.replace(b"\\", b"\\x5c").replace(b'"', b"\\x22")
-        if exit_status is None or wall is None:
+        if job is None or job.returncode is None:
             end = b"exit=- wall=-\n"
         else:
-            end = b"exit=%d wall=%.3fms\n" % (exit_status, wall * 1000)
+            end = b"exit=%d wall=%.3fms\n" % (job.returncode, job.wall * 1000)
         self._lines.append(
-            b'%b%b"%b %b %b" %d %d %b'
-            % (peer, self._stamp, method, target, version, status, sent, end)
+            b'%b%b"%b %b HTTP/1.%d" %d %d %b'
+            % (
+                *(exchange.peer, self._stamp, exchange.method, target, not exchange.http10),
+                *(exchange.status, exchange.sent, end),
+            )
         )
         if not self._scheduled:
             self._scheduled = True

@@ -67,6 +67,11 @@ class RouteConfig:
     max_output: int | None = None
     max_body: int | None = None
 
+    @property
+    def title(self) -> str:
+        """For people and for figures."""
+        return f"{','.join(self.methods)} {self.path}" if self.methods else self.path
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
@@ -96,6 +101,7 @@ class Config:
     """From the signal to the end of accepting."""
     health_path: str | None = None
     ready_path: str | None = None
+    metrics_path: str | None = None
     access_log: bool = True
 
     @property

@@ -76,6 +76,7 @@ class Exchange:
         "refusal",
         "route",
         "sent",
+        "since",
         "status",
         "target",
     )
@@ -91,6 +92,8 @@ class Exchange:
     ) -> None:
         self.match: Match
         """What the route knows of this request: not set where there is but one route for all."""
+        self.since: float
+        """The meter's, if there is one."""
         self.connection: Connection | None = connection
         self.peer = connection.peer
         self.route = route
@@ -128,7 +131,7 @@ class Exchange:
         if self.refusal is not None:
             self.refuse(*self.refusal)
         else:
-            self.route.admission.enter(self)
+            self.route.enter(self)
 
     def feed(self, data: bytes) -> None:
         """More of the request's body."""
@@ -394,11 +397,4 @@ class Exchange:
     def _log(self, job: Job | None) -> None:
         log = self.route.log
         if log is not None:
-            log.write(
-                self.peer,
-                (self.method, self.target, b"HTTP/1.0" if self.http10 else b"HTTP/1.1"),
-                self.status,
-                self.sent,
-                None if job is None else job.returncode,
-                None if job is None else job.wall,
-            )
+            log.record(self, job)

@@ -1,12 +1,14 @@
 """What a supervisor and a worker say to each other, over a pair of sockets.
 
-A message is a byte for its kind, a number of four bytes, and, for a configuration, as many bytes.
+A message is a byte for its kind, a number of four bytes, and, for a configuration or figures, as
+many bytes.
 Either side learns by the end of the stream that the other has gone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import pickle
 import struct
 from collections.abc import Callable, Iterator
@@ -28,6 +30,19 @@ READY: Final = b"r"
 """From a worker: it serves."""
 
 
+COUNTS: Final = b"n"
+"""From a worker: its figures."""
+TOTAL: Final = b"t"
+"""From the supervisor: those of all (``tally.py``)."""
+
+_READERS: Final[dict[bytes, Callable[[bytes], Any]]] = {
+    CONFIG: pickle.loads,
+    COUNTS: json.loads,
+    TOTAL: json.loads,
+}
+"""Of the messages that are more than a number."""
+
+
 def message(kind: bytes, number: int = 0) -> bytes:
     return _HEAD.pack(kind, number)
 
@@ -38,6 +53,11 @@ def config_message(config: Config) -> bytes:
     return _HEAD.pack(CONFIG, len(data)) + data
 
 
+def json_message(kind: bytes, value: Any) -> bytes:
+    data = json.dumps(value).encode()
+    return _HEAD.pack(kind, len(data)) + data
+
+
 class Inbox:
     """Bytes to messages."""
 
@@ -45,15 +65,16 @@ class Inbox:
         self._data = b""
 
     def add(self, data: bytes) -> Iterator[tuple[bytes, Any]]:
-        """The messages that are complete now: kind, and number or configuration."""
+        """The messages that are complete now: kind, and number or what there is instead."""
         self._data += data
         while len(self._data) >= _HEAD.size:
             kind, number = _HEAD.unpack_from(self._data)
-            end = _HEAD.size + (number if kind == CONFIG else 0)
+            reader = _READERS.get(kind)
+            end = _HEAD.size + (0 if reader is None else number)
             if len(self._data) < end:
                 return
             body, self._data = self._data[_HEAD.size : end], self._data[end:]
-            yield kind, pickle.loads(body) if kind == CONFIG else number
+            yield kind, number if reader is None else reader(body)
 
 
 class Upstream:
@@ -73,9 +94,15 @@ class Upstream:
         return None
 
     def send(self, kind: bytes, number: int = 0) -> None:
+        self._send(message(kind, number))
+
+    def send_json(self, kind: bytes, value: Any) -> None:
+        self._send(json_message(kind, value))
+
+    def _send(self, data: bytes) -> None:
         # Messages are few and short, and the supervisor does nothing but read them.
         with contextlib.suppress(OSError):  # it has gone, as the link's end will say
-            self._sock.sendall(message(kind, number))
+            self._sock.sendall(data)
 
     def open(
         self,

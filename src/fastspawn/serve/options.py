@@ -173,6 +173,8 @@ def _make() -> list[Option]:
         "text", "/PATH")  # fmt: skip
     add("ready-path", "a path that is answered with 200, and with 503 before the server stops",
         values.url_path, "text", "/PATH")  # fmt: skip
+    add("metrics-path", "a path with figures for Prometheus (needs fastspawn[metrics])",
+        values.url_path, "text", "/PATH")  # fmt: skip
 
     group = "other"
     add("access-log", "a line per request on standard output (default: on)", values.boolean,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .config import Config
+    from .meter import Snapshot
 
 _TEXT: Final = b"text/plain; charset=utf-8"
 _FIELDS: Final = b"\r\nCache-Control: no-store"
@@ -87,12 +88,31 @@ class ReadyExchange(OwnExchange):
             self.reply(200, b"ready\n")
 
 
+class MetricsExchange(OwnExchange):
+    """All there is to count, of all workers."""
+
+    __slots__ = ()
+
+    def answer(self) -> None:
+        connection = self.connection
+        assert connection is not None
+        figures = connection.service.figures
+        assert figures is not None
+        figures.ask(self._tell)
+
+    def _tell(self, total: Snapshot) -> None:
+        from . import metrics
+
+        self.reply(200, metrics.render(total), metrics.CONTENT_TYPE)
+
+
 def answers(config: Config) -> Mapping[bytes, type[OwnExchange]]:
     """What answers which path."""
     found: dict[bytes, type[OwnExchange]] = {}
     for path, kind in (
         (config.health_path, HealthExchange),
         (config.ready_path, ReadyExchange),
+        (config.metrics_path, MetricsExchange),
     ):
         if path is not None:
             found[path.encode("ascii")] = kind

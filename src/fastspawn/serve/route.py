@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from . import paths
 from .filling import Filling
 from .modes import mode
 
 if TYPE_CHECKING:
-    from .access import AccessLog
     from .admission import Admission
     from .cgi.gateway import Gateway
     from .config import RouteConfig
+    from .exchange import Exchange
+    from .meter import Meter
     from .response import Heads
-    from .strategy import Strategy
+    from .strategy import Job, Strategy
     from .watch import Delay
 
 
@@ -47,22 +48,35 @@ class Match:
         self.fields = fields or []
 
 
+class Recorder(Protocol):
+    """Wants to know of each request that has been answered."""
+
+    def record(self, exchange: Exchange, job: Job | None) -> None:
+        """``job``: its process, which has ended; None: there was none."""
+
+
 class Route:
-    """One per route and event loop. ``spawn``, ``exchange``: what its mode has chosen."""
+    """One per route and event loop. ``spawn``, ``exchange``: what its mode has chosen.
+
+    ``title``: for people and for figures; stays the same when the configuration is read again.
+    """
 
     __slots__ = (
         "admission",
         "config",
         "delay",
+        "enter",
         "exchange",
         "filling",
         "gateway",
         "heads",
         "log",
         "max_body",
+        "meter",
         "spawn",
         "strategy",
         "template",
+        "title",
         "wants_fields",
     )
 
@@ -73,14 +87,17 @@ class Route:
         admission: Admission,
         heads: Heads,
         delay: Delay,
-        log: AccessLog | None,
+        title: str,
+        meter: Meter | None,
     ) -> None:
+        self.title = title
         self.config = config
         self.strategy = strategy
         self.admission = admission
         self.heads = heads
         self.delay = None if strategy.holds_back else delay
-        self.log = log
+        self.log: Recorder | None = None
+        self.meter = meter
         self.max_body = sys.maxsize if config.max_body is None else config.max_body
         self.template = paths.parse(config.path)
         self.filling = Filling(config)
@@ -90,6 +107,10 @@ class Route:
         self.exchange = chosen.exchange
         self.wants_fields = chosen.wants_fields
         self.spawn = chosen.spawner(self)
+        self.enter: Callable[[Exchange], None] = admission.enter
+        if meter is not None:
+            self.enter = meter.entering(self.enter)
+            self.spawn = meter.spawning(self.spawn)
 
     @property
     def plain(self) -> bool:

@@ -203,7 +203,7 @@ async def _serve(
 
     strategies = Strategies(loop, config.spawners, _say)
     pool = _pool(config, upstream)
-    service = Service(config, strategies.make, loop, pool)
+    service = Service(config, strategies.make, loop, pool, upstream)
     try:
         await service.load(config)
     except WorkerError as error:
@@ -227,8 +227,10 @@ async def _serve(
                 reloader.ask(value)
             elif kind == link.RETIRE:
                 stop.retire()
-            elif lent is not None:
-                lent.heard(kind, value)
+            else:
+                for each in (lent, service.figures):
+                    if each is not None:
+                        each.heard(kind, value)
 
         upstream.open(loop, heard, stop.lost)
     elif reread is not None:

@@ -10,18 +10,23 @@ from . import own
 from .access import AccessLog
 from .admission import Admission
 from .config import RouteConfig
+from .meter import Counting, Meters
 from .pool import PooledAdmission
 from .response import Heads
 from .route import Route
 from .routing import Routing
+from .tally import Figures, SharedFigures
 from .watch import Delay, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .config import Config
+    from .link import Upstream
+    from .meter import Snapshot
     from .pool import Pool
     from .protocol import Connection
+    from .route import Recorder
     from .strategy import Strategy
 
 _LINGER: Final = 5.0
@@ -30,6 +35,9 @@ _LINGER: Final = 5.0
 
 _REROUTE: Final = 0.01
 """Seconds between looks at connections that were receiving a head during a reload."""
+
+_NOWHERE: Final = "(none)"
+"""Whose requests belong to no route, in the figures."""
 
 _HOLD: Final = 0.01
 """Seconds for which the beginning of an answer is held back, for all of it to come."""
@@ -42,6 +50,7 @@ class Service:
         "_closing",
         "_heads",
         "_make",
+        "_meters",
         "_pool",
         "_reroute_timer",
         "_retired",
@@ -49,6 +58,7 @@ class Service:
         "config",
         "connections",
         "delay",
+        "figures",
         "idle",
         "leaving",
         "lingering",
@@ -66,8 +76,10 @@ class Service:
         make: Callable[[RouteConfig], Strategy],
         loop: asyncio.AbstractEventLoop,
         pool: Pool | None = None,
+        upstream: Upstream | None = None,
     ) -> None:
-        """``make``: the strategy of a route, not yet started. ``pool``: what all routes share."""
+        """``make``: the strategy of a route, not yet started. ``pool``: what all routes share.
+        ``upstream``: of a worker."""
         self.config = config
         self.loop = loop
         self._make = make
@@ -87,13 +99,23 @@ class Service:
         self.lingering = self.watch.deadlines(_LINGER)
         self.log = AccessLog(loop, sys.stdout.fileno()) if config.access_log else None
 
+        self._meters: Meters | None = None
+        self.figures: Figures | None = None
+        if config.metrics_path is not None:
+            self._meters = Meters()
+            self.figures = (
+                Figures(self._snapshot)
+                if upstream is None
+                else SharedFigures(self._snapshot, upstream)
+            )
+
         self._retired: list[Route] = []
         """Routes of before a reload that are still busy."""
         self._closing: set[asyncio.Task[None]] = set()
         self._unrouted: set[Connection] = set()
         """Connections that still have the routing of before."""
         self._reroute_timer: asyncio.TimerHandle | None = None
-        self.routing = Routing([], self._route(RouteConfig(max_inflight=1, queue=0)))
+        self.routing = Routing([], self._route(RouteConfig(max_inflight=1, queue=0), _NOWHERE))
 
     async def load(self, config: Config) -> None:
         """Serve the routes of ``config``, and take over its time limits.
@@ -137,21 +159,33 @@ class Service:
             self.log.flush()
         self.log = AccessLog(self.loop, sys.stdout.fileno()) if on else None
         for route in (*self.routing.routes, *self._retired, self.routing.nowhere):
-            route.log = self.log
+            route.log = self._recorder(route)
 
-    def _route(self, config: RouteConfig) -> Route:
+    def _recorder(self, route: Route) -> Recorder | None:
+        return self.log if route.meter is None else Counting(route.meter, self.log)
+
+    def _snapshot(self) -> Snapshot:
+        assert self._meters is not None
+        routes = (*self.routing.routes, *self._retired, self.routing.nowhere)
+        return self._meters.snapshot(routes, len(self.connections))
+
+    def _route(self, config: RouteConfig, name: str | None = None) -> Route:
         heads = self._heads.get(config.content_type)
         if heads is None:
             heads = self._heads[config.content_type] = Heads(config.content_type)
         limits = (self.loop, config.max_inflight, config.queue, config.queue_timeout)
-        return Route(
+        name = config.title if name is None else name
+        route = Route(
             config,
             self._make(config),
             Admission(*limits) if self._pool is None else PooledAdmission(self._pool, *limits),
             heads,
             self.delay,
-            self.log,
+            name,
+            None if self._meters is None else self._meters.of(name),
         )
+        route.log = self._recorder(route)
+        return route
 
     def start(self) -> None:
         self.watch.start()
@@ -180,6 +214,8 @@ class Service:
 
     async def close(self) -> None:
         """End the strategies, too."""
+        if self.figures is not None:
+            self.figures.push()
         for route in (*self.routing.routes, *self._retired):
             await route.strategy.close()
             route.admission.close()
@@ -198,6 +234,8 @@ class Service:
         for route in list(self._retired):
             if route not in used and not route.admission.running and not self._unrouted:
                 self._retired.remove(route)
+                if route.meter is not None:
+                    route.meter.keep(route)
                 route.admission.close()
                 task = self.loop.create_task(route.strategy.close())
                 self._closing.add(task)
@@ -214,3 +252,5 @@ class Service:
             heads.refresh()
         if self.log is not None:
             self.log.refresh()
+        if self.figures is not None:
+            self.figures.push()

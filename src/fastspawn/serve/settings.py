@@ -23,7 +23,7 @@ _PLACES: Final = ("fd", "uds", "host", "port")
 """Options that say where to listen."""
 _FIXED: Final = (
     *("host", "port", "uds", "uds_mode", "fd", "backlog"),
-    *("workers", "loop", "spawners", "max_inflight_total"),
+    *("workers", "loop", "spawners", "max_inflight_total", "metrics_path"),
 )
 """Fields that a reload can't change."""
 _SUMS: Final = ("set_env", "pass_env")
@@ -35,8 +35,7 @@ class SettingsError(ValueError):
 
 def title(route: RouteConfig) -> str:
     """For people."""
-    methods = ",".join(route.methods) + " " if route.methods else ""
-    return f"route {methods}{route.path}"
+    return f"route {route.title}"
 
 
 def resolve(flags: Mapping[str, Any], environ: Mapping[str, str]) -> Config:
@@ -103,6 +102,10 @@ def _config(merged: dict[str, Any]) -> Config:
     _add_up(routes)
     merged["loop"] = _loop(merged.get("loop", "auto"))
     _own_paths(merged)
+    if merged.get("metrics_path") is not None and find_spec("prometheus_client") is None:
+        raise SettingsError(
+            "--metrics-path needs prometheus-client: pip install 'fastspawn[metrics]'"
+        )
     return Config(routes=routes, **merged)
 
 
@@ -175,7 +178,7 @@ def _add_up(routes: tuple[RouteConfig, ...]) -> None:
 def _own_paths(merged: Mapping[str, Any]) -> None:
     """Refuse one path for two things."""
     seen: dict[str, str] = {}
-    for field in ("health_path", "ready_path"):
+    for field in ("health_path", "ready_path", "metrics_path"):
         path = merged.get(field)
         if path is not None and (other := seen.setdefault(path, field)) != field:
             raise SettingsError(f"--{other} and --{field} are the same".replace("_", "-"))

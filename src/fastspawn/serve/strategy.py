@@ -20,6 +20,7 @@ from .filling import Filling, why_not_alike
 from .paths import ANY_PATH
 
 if TYPE_CHECKING:
+    import resource
     from collections.abc import Callable, Mapping, Sequence
 
     from .config import RouteConfig, SnapshotAt
@@ -60,8 +61,15 @@ class Job(Protocol):
         """There was more output than the limit allows."""
 
     @property
+    def cancelled(self) -> bool: ...
+
+    @property
     def wall(self) -> float:
         """Seconds from start to exit."""
+
+    @property
+    def rusage(self) -> resource.struct_rusage | None:
+        """Of the process; None where it is not known."""
 
     def write(self, data: bytes) -> bool:
         """Queue bytes for stdin (``STREAM`` only). False: wait for ``Sink.on_drain``."""
@@ -100,6 +108,10 @@ class Strategy(Protocol):
     @property
     def kind(self) -> str:
         """Where forks begin now: ``main``, ``effect`` or ``checkpoint``; empty: nothing forks."""
+
+    @property
+    def stats(self) -> Mapping[str, int]:
+        """What the strategy counts, by its own names."""
 
     @property
     def spawn(self) -> Callable[[Sink, Any], Job]:
@@ -164,6 +176,10 @@ class DirectStrategy:
     def kind(self) -> str:
         return ""
 
+    @property
+    def stats(self) -> Mapping[str, int]:
+        return {}
+
     def __init__(self, route: RouteConfig, engine: SharedEngine) -> None:
         self._route = route
         self._engine = engine
@@ -218,6 +234,11 @@ class SnapshotStrategy(DirectStrategy):
     @property
     def kind(self) -> str:
         return self._template.kind if self._open else ""
+
+    @property
+    def stats(self) -> Mapping[str, int]:
+        """As ``Template.stats``."""
+        return self._template.stats if self._open else {}
 
     def _begin(self) -> str:
         """Where forks begin, and why there."""

@@ -15,6 +15,7 @@ import time
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections import deque
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from .filling import Filling
@@ -43,6 +44,7 @@ class SubprocessStrategy:
     name = "subprocess"
     reason = ""
     kind = ""
+    stats: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, route: RouteConfig, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -117,6 +119,7 @@ class SubprocessJob:
         self.error: OSError | MemoryError | None = None
         self.timed_out = self.truncated = self.cancelled = False
         self.wall = 0.0
+        self.rusage = None
 
         self._strategy = strategy
         self._loop = strategy.loop

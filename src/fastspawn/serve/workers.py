@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from . import link, listen, server, settings
 from .pool import Broker
 from .systemd import Notifier
+from .tally import Tally
 
 if TYPE_CHECKING:
     from .config import Config
@@ -94,6 +95,9 @@ class _Worker:
     def send(self, kind: bytes, number: int) -> None:
         self.outbox += link.message(kind, number)
 
+    def send_json(self, kind: bytes, value: object) -> None:
+        self.outbox += link.json_message(kind, value)
+
     def flush(self) -> None:
         """Send what there is to be sent, as far as the worker takes it."""
         assert self.link is not None
@@ -146,6 +150,7 @@ class Supervisor:
         self._workers = [_Worker(number, share) for number, share in enumerate(shares, 1)]
         total = config.max_inflight_total
         self._broker = None if total is None else Broker(total)
+        self._tally = None if config.metrics_path is None else Tally()
         self._selector = selectors.DefaultSelector()
         self._notifier = notifier or Notifier({})
         self._sign_at: float | None = None
@@ -204,6 +209,8 @@ class Supervisor:
                     self._linked(key.data)
             self._flush()
             now = time.monotonic()
+            if self._tally is not None:
+                self._tally.expire(now)
             if self._sign_at is not None and now >= self._sign_at:
                 self._sign()
             if self._close_at is not None and now >= self._close_at:
@@ -224,6 +231,8 @@ class Supervisor:
         self._selector.register(worker.link, selectors.EVENT_READ, worker)
         if self._broker is not None:
             self._broker.join(worker)
+        if self._tally is not None:
+            self._tally.join(worker)
 
     def _all(self) -> list[_Worker]:
         fresh = [] if self._fresh is None else [self._fresh]
@@ -241,6 +250,8 @@ class Supervisor:
     def _next_due(self) -> float | None:
         """Seconds until something is to be done without being asked."""
         times = [at for at in (self._sign_at, self._close_at, self._give_up_at) if at is not None]
+        if self._tally is not None and self._tally.due is not None:
+            times.append(self._tally.due)
         if not self._signals:
             times += [worker.due for worker in self._workers if worker.process is None]
         return max(0.0, min(times) - time.monotonic()) if times else None
@@ -256,13 +267,15 @@ class Supervisor:
         except OSError:
             data = b""
         if data:
-            for kind, number in worker.inbox.add(data):
+            for kind, value in worker.inbox.add(data):
                 if kind == link.READY:
                     worker.ready = True
                     if worker is self._fresh:
                         self._take_over(worker)
-                elif self._broker is not None:
-                    self._broker.heard(worker, kind, number)
+                else:
+                    for each in (self._broker, self._tally):
+                        if each is not None:
+                            each.heard(worker, kind, value)
             if not self._serving and all(each.ready for each in self._workers):
                 self._serving = True
                 self._ready()
@@ -275,6 +288,8 @@ class Supervisor:
         status = worker.ended()
         if self._broker is not None:
             self._broker.leave(worker)
+        if self._tally is not None:
+            self._tally.leave(worker)
         if self._signals:
             return
         if not self._serving:
@@ -291,6 +306,8 @@ class Supervisor:
             self._to_replace.clear()
             _say(f"not restarted: the new worker {worker.number} (pid {pid}) {how}")
             return
+        if self._tally is not None:
+            self._tally.replaced += 1
         _say(f"worker {worker.number} (pid {pid}) {how}: starting another")
 
     def _reload(self) -> None:
