@@ -37,8 +37,8 @@ SAN_ENV = $(foreach lib,$(SAN_LIB),ASAN_OPTIONS=detect_leaks=0 \
 export FASTSPAWN_SANITIZE FASTSPAWN_COVERAGE FASTSPAWN_DEBUG
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-py test-backends test-cpython cpython test-c tsan soak lint typing format peers bench wheel cross \
-	build clean
+.PHONY: help serve test test-py test-backends test-cpython cpython test-c tsan soak lint typing format peers bench report check-page \
+	wheel cross build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,9 @@ peers: $(BUILD_STAMP) $(call group,peers) ## fetch and build what the benchmark 
 
 bench: $(BUILD_STAMP) $(call group,peers) ## run the benchmarks (ARGS=...)
 	$(RUN) bench $(ARGS)
+
+report: $(call group,report) ## write docs/benchmarks.* and the README's table (ARGS="--input FILE")
+	$(RUN) bench.report $(ARGS)
 
 # ---- check ----------------------------------------------------------------------------------
 
@@ -86,13 +89,16 @@ tsan: ## the engine's C tests under TSan
 soak: $(BUILD_STAMP) $(call group,test) ## 200,000 requests to templates that are killed (ARGS="200000 1 http")
 	$(BIN)/python tests/children/templates.py $(ARGS)
 
-lint: $(call group,lint) ## formatting, ruff, the C core's layering, the workflows, the README's figures
+lint: $(call group,lint) ## formatting, ruff, the C core's layering, the workflows, the report's figures
 	$(BIN)/ruff check --quiet $(PY_FILES)
 	$(BIN)/ruff format --quiet --check $(PY_FILES)
 	$(BIN)/clang-format --dry-run -Werror $(C_FILES)
 	@! grep -n 'include.*Python\.h' csrc/*.[ch]
 	$(BIN)/zizmor --quiet --offline --no-progress .github
 	@test ! -e bench/results/latest.json || $(RUN) bench.report --check
+
+check-page: $(PYTHON_STAMP) ## the page of the benchmarks in a real browser, which it needs: Chromium
+	$(RUN) bench.check_page $(ARGS)
 
 typing: $(BUILD_STAMP) $(call group,typing) ## mypy, and the module against its .pyi
 	$(RUN) mypy --no-error-summary
