@@ -134,7 +134,8 @@ def run(options: argparse.Namespace) -> int:
     if not units and not options.resume:
         raise tools.Unavailable("no row of that name in the chosen part")
     progress = Progress([(unit.kind, unit.guess) for unit in units])
-    progress.note(f"{len(units)} launches, about {progress.left() / 60:.0f} minutes")
+    launches = f"{len(units)} launch{'es' * (len(units) != 1)}"
+    progress.note(f"{launches}, about {max(1, round(progress.left() / 60))} min")
     for unit in units:
         progress.start(unit.kind, unit.label)
         failed_before = len(results.failed())
