@@ -42,7 +42,7 @@ def attack(program: Path, port: int, rate: int, seconds: float, expected: bytes)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "results.bin"
         command = [str(program), "attack", f"-rate={rate}/s", f"-duration={seconds}s"]
-        command += ["-http2=false", "-timeout=10s", f"-output={out}"]
+        command += ["-http2=false", "-timeout=30s", f"-output={out}"]
         _run(command, f"GET http://127.0.0.1:{port}/\n", seconds + 60)
         told = _run([str(program), "encode", "-to=csv", str(out)], "", 60)
     return _read(csv.reader(told.splitlines()), rate, expected)
