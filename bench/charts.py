@@ -39,6 +39,8 @@ COLOURS = {
     "asyncio-30": "#b08800",
     "uvloop-30": "#5f9c2f",
 }
+OURS, OTHERS = "#7fb0f5", "#9aa0a6"
+OUR_ROWS = ("fastspawn-", "engine-", "aio-", "caller")
 MARKERS = "os^Dv<>"
 PHASE_COLOURS = (
     *("#2f81f7", "#56c2e6", "#8b5cf6", "#d2691e", "#9aa0a6"),
@@ -70,6 +72,11 @@ def draw(results: Results, name: str, title: str, stamp: str, path: Path) -> Non
             transparent=True,
             metadata={"Date": None, "Creator": None, "Title": title, "Description": stamp},
         )
+
+
+def colour(name: str) -> str:
+    """A row's own, or that of ours, or that of everyone else."""
+    return COLOURS.get(name) or (OURS if name.startswith(OUR_ROWS) else OTHERS)
 
 
 def _figure(results: Results, name: str) -> Figure:
@@ -115,16 +122,22 @@ def bars(found: dict[str, Spread], label: str) -> Figure:
         places,
         medians,
         height=0.66,
-        color=[COLOURS.get(name, "#9aa0a6") for name in found],
+        color=[colour(name) for name in found],
         xerr=_errors(found.values()),
         error_kw={"ecolor": GREY, "elinewidth": 1, "capsize": 2},
     )
     for place, told in zip(places, found.values(), strict=True):
-        end = max(told.median, told.high)
-        text = f"  {_thousands(round(told.median, 1))}"
-        axes.text(end, place, text, va="center", color=GREY, fontsize=8)
+        axes.annotate(
+            _thousands(round(told.median, 1)),
+            (max(told.median, told.high), place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            color=GREY,
+            fontsize=8,
+        )
     axes.set_yticks(places, list(found))
-    axes.invert_yaxis()
+    axes.set_ylim(len(found) - 0.4, -0.6)  # the first on top
     axes.grid(visible=False, axis="y")
     axes.set_xlim(
         0, 1.12 * max((max(told.median, told.high) for told in found.values()), default=1)
@@ -163,7 +176,7 @@ def growth(section: str, found: dict[str, Row]) -> Figure:
                     [told.median for _, told in points],
                     yerr=_errors(told for _, told in points),
                     label=name,
-                    color=COLOURS.get(name, GREY),
+                    color=colour(name),
                     marker=MARKERS[index % len(MARKERS)],
                     markersize=4,
                     linewidth=1.4,

@@ -82,6 +82,6 @@ def _line(cells: tuple[str, ...] | list[str]) -> str:
         found = NUMBER.match(cell)
         value = f' data-value="{found[0].replace(",", "")}"' if found else ""
         # What is long and no figure is a reason, which may take several lines.
-        told = "" if found or len(cell) < 16 else ' class="told"'
+        told = "" if found or " " not in cell or len(cell) < 16 else ' class="told"'
         made.append(f"<td{value}{told}>{inline(cell)}</td>")
     return f"<tr>{''.join(made)}</tr>"

@@ -388,7 +388,8 @@ def _at_width(program: str, server: Server, row: ServerRow, requests: int, width
         data = Path(folder) / "perf.data"
         with recording(program, tables, data):
             load.check_answers(server.port, requests, width, row.expected)
-        fields = ["-F", "pid,tid,time,event,trace", "--ns", "--show-switch-events"]
+        fields = ["-F", "pid,tid,time,event,trace", "--ns"]
+        fields += ["--show-switch-events", "--show-lost-events"]
         told = subprocess.run(
             [program, "script", "-i", str(data), *fields],
             capture_output=True,
