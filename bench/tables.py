@@ -250,8 +250,9 @@ def growth_tables(section: str, found: dict[str, Row]) -> list[Table]:
 def phase_tables(found: dict[str, Row]) -> list[Table]:
     """Calls and CPU per request at each number of connections."""
     tables = []
+    levels = levels_of(found) or ["1"]  # for the reasons why there are none
     for column, called, digits in (("calls", "system calls", 1), ("cpu_us", "CPU us", 0)):
-        for level in levels_of(found):
+        for level in levels:
             head = ["server", *PHASES, "sum", "switches, server", "switches, child"]
             lines = []
             for name, row in found.items():
