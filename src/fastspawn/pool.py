@@ -46,6 +46,8 @@ _BACK_OFF_MAX: Final = 30.0
 _SOON: Final = 1.0
 _TROUBLE: Final = 3
 """Workers in a row that died soon, after which requests no longer wait for one."""
+_INHERITED: Final = ("cgroup", "no_new_privs")
+"""Options that a command has because its worker has them; as are its rlimits."""
 _TRIES: Final = 3
 """Workers that may die on a request before it has begun."""
 
@@ -82,7 +84,9 @@ class ResettablePool:
 
     ``worker`` is the command line of a program that speaks the protocol; None is the built-in
     one, in C. The command's environment, working directory, stderr and limits are as elsewhere,
-    but for rlimits, umask, executable and sessions, which the protocol does not know: ValueError.
+    but for umask, executable and sessions, which the protocol does not know: ValueError. Its
+    rlimits, cgroup, no_new_privs and death_signal are the workers', and so their children's, who
+    also end with a worker that is killed, if it is the built-in one on Linux.
 
     A worker that dies is replaced (after 0.1 s, and later each time if they die soon, up to
     30 s). A request whose worker dies before it has said that the command runs is given to
@@ -109,14 +113,17 @@ class ResettablePool:
         if size < 1:
             raise ValueError("size must be at least 1")
         self.command = command if isinstance(command, Command) else Command(command)
-        self._settings = _Settings(self.command)
+        self._settings = _Settings(self.command, self.command)
         self._engine = Engine() if engine is None else engine
         self._owned = engine is None
         self._size = size
         self._worker = Command(
             builtin_worker() if worker is None else worker,
             stderr=None,
-            limits=Limits(kill_grace=0, drain=0.05),
+            # Its children have from it what they would have if they were executed directly.
+            limits=Limits(kill_grace=0, drain=0.05, rlimits=self.command.limits.rlimits),
+            **{name: self.command._options[name] for name in _INHERITED},
+            death_signal=self.command._options["death_signal"],
         )
         self._timeout = start_timeout
         self._loop: asyncio.AbstractEventLoop
@@ -228,7 +235,7 @@ class ResettablePool:
         """
         if not self._open:
             raise RuntimeError("the pool is not running")
-        settings = self._settings if command is None else _Settings(command)
+        settings = self._settings if command is None else _Settings(command, self.command)
         job = PoolJob(self, settings, sink, input)
         self._counts["requests"] += 1
         if len(settings.tail) > _FRAME_MAX - 64:
@@ -318,19 +325,21 @@ class _Settings:
 
     __slots__ = ("argv", "head", "limits", "plan", "tail")
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, first: Command) -> None:
+        """``first``: the one whose limits and rights the workers have. Raises ValueError."""
         options = command._options
+        if _rights(command) != _rights(first):
+            raise ValueError("the rlimits, cgroup and no_new_privs are those of the workers")
         limits = command.limits
         if (
             options["executable"] is not None
             or options["umask"] != -1
             or options["start_new_session"]
             or not options["restore_signals"]
-            or limits.rlimits
             or options["stdout"] != PIPE
         ):
-            raise ValueError("a worker knows no executable, umask, session, signals, rlimits or "
-                             "stdout of a command")  # fmt: skip
+            raise ValueError("a worker knows no executable, umask, session, signals or stdout "
+                             "of a command")  # fmt: skip
         how = {None: b"inherit", DEVNULL: b"discard", STDOUT: b"merge", PIPE: b"pipe"}
         self.argv = command.argv
         self.plan = command
@@ -344,6 +353,12 @@ class _Settings:
 
     def frame(self, has_input: bool) -> bytes:
         return b"\0".join((self.head, b"pipe" if has_input else b"null", self.tail))
+
+
+def _rights(command: Command) -> tuple[Any, ...]:
+    """What a child has from its worker."""
+    options = command._options
+    return (dict(command.limits.rlimits), *(options[name] for name in _INHERITED))
 
 
 def _group(payload: bytes) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,10 @@ cgi-dir = "/scripts"
 document-root = "/www"
 pass-authorization = true
 buffer-body = "1k"
+rlimit = { nofile = 64, core = "0:unlimited" }
+cgroup = "/sys/fs/cgroup/x"
+no-new-privs = true
+sandbox = "env -i"
 stream-chunked = true
 
 [[route]]
@@ -140,6 +145,10 @@ def test_every_key(tmp_path: Path) -> None:
                 document_root="/www",
                 pass_authorization=True,
                 buffer_body=1024,
+                rlimit=(("nofile", 64, 64), ("core", 0, resource.RLIM_INFINITY)),
+                cgroup="/sys/fs/cgroup/x",
+                no_new_privs=True,
+                sandbox=("env", "-i"),
                 stream_chunked=True,
                 set_env=(("A", "1"), ("B", "2")),
                 **both,
@@ -186,7 +195,7 @@ def test_every_option_is_a_variable(option: options.Option, tmp_path: Path) -> N
         "strategy": "subprocess", "snapshot-at": "main", "stderr": "merge",
         "route": "/a=b", "set-env": "A=1", "pass-env": "A", "fd": "9",
         "uds-mode": "660", "health-path": "/a", "ready-path": "/a",
-        "metrics-path": "/a",
+        "metrics-path": "/a", "rlimit": "core=0",
     }  # fmt: skip
     number = "1" if option.kind == "flag" else "3"
     text = texts.get(option.name, number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -404,6 +405,15 @@ def test_what_cannot_be() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         ResettablePool(["true"], size=0)
     for options in ({"umask": 0}, {"executable": "true"}, {"start_new_session": True},
-                    {"stdout": None}, {"limits": Limits(rlimits={0: (1, 1)})}):  # fmt: skip
+                    {"stdout": None}):  # fmt: skip
         with pytest.raises(ValueError, match="a worker knows no"):
             ResettablePool(Command(["true"], **options))  # type: ignore[arg-type]
+
+
+async def test_its_limits_are_the_workers(worker: list[str] | None) -> None:
+    limits = Limits(rlimits={resource.RLIMIT_CORE: (0, 0), resource.RLIMIT_CPU: (7, 9)})
+    command = Command(["sh", "-c", "ulimit -St; ulimit -Ht"], limits=limits)
+    async with ResettablePool(command, size=1, worker=worker) as pool:
+        assert (await pool.run()).stdout == b"7\n9\n"
+        with pytest.raises(ValueError, match="those of the workers"):
+            pool.submit(Sink(), None, Command(["true"]))

@@ -18,4 +18,5 @@ def test_every_threat_has_its_test() -> None:
         assert named, threat
         for file, name in named:
             (path,) = (ROOT / "tests").glob(f"*/{file}")
-            assert f"\ndef {name}(" in path.read_text(), (threat, name)
+            found = re.search(rf"^ *def {name}\(", path.read_text(), flags=re.M)
+            assert found, (threat, name)

@@ -17,10 +17,10 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from fastspawn import _core
 
-from . import listen, server, settings, systemd, workers
+from . import listen, rights, server, settings, systemd, workers
 from .cgi.scripts import ScriptDirectory
 from .config import Config, RouteConfig
-from .filling import SHELL
+from .filling import Filling
 from .options import GROUPS, OPTIONS
 from .strategy import command_of
 
@@ -46,6 +46,19 @@ class UsageError(ValueError):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(message.removeprefix("argument "))
+
+
+class _Flag(argparse.BooleanOptionalAction):
+    """Its own takes --no-new-privs for the opposite of --new-privs."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, option_string == self.option_strings[0])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,16 +107,31 @@ def check(config: Config) -> None:
                 raise UsageError(f"{where}--cgi-dir {route.cgi_dir}: {error}") from error
             except OSError as error:
                 raise UsageError(f"{where}--cgi-dir {route.cgi_dir}: {error.strerror}") from error
-            continue
+            if route.sandbox is None:
+                continue
+        command = Filling(route).argv
         try:
             command_of(route).resolve()
+        except NotImplementedError as error:
+            raise UsageError(f"{where}--cgroup, --no-new-privs: not on this system") from error
         except (TypeError, ValueError) as error:
             raise UsageError(f"{where}command: {error}") from error
         except OSError as error:
             if route.cwd is not None and error.filename == route.cwd:
                 raise UsageError(f"{where}--cwd {route.cwd}: {error.strerror}") from error
-            program = SHELL if route.shell else route.command[0]
-            raise UsageError(f"{where}cannot run {program}: {error.strerror}") from error
+            raise UsageError(f"{where}cannot run {command[0]}: {error.strerror}") from error
+
+
+def check_rights(config: Config) -> None:
+    """That processes can have the limits and rights that are asked for, with those that this
+    process has now. Raises UsageError."""
+    title = ""
+    try:
+        for route in config.routes:
+            title = "" if len(config.routes) == 1 else f"{settings.title(route)}: "
+            rights.check(route)
+    except rights.RightsError as error:
+        raise UsageError(f"{title}{error}") from error
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -114,6 +142,7 @@ def _run(argv: Sequence[str]) -> int:
     fds = systemd.listen_fds()
     notifier = systemd.Notifier()
     socks = [listen.adopt(fd, config.backlog) for fd in fds] or listen.listen(config)
+    check_rights(config)
     where = ", ".join(map(listen.name, socks))
 
     def ready() -> None:
@@ -133,6 +162,7 @@ def _run(argv: Sequence[str]) -> int:
     def reread() -> Config:
         found = parse(argv)
         check(found)
+        check_rights(found)
         return found
 
     # Without a file, SIGHUP is what it always is: the terminal has gone.
@@ -207,7 +237,7 @@ def _parser() -> _Parser:
         if option.kind == "list":
             more["action"] = "append"
         elif option.kind == "flag":
-            more = {"action": argparse.BooleanOptionalAction}
+            more = {"action": _Flag}
         sections[option.group].add_argument(f"--{option.name}", help=option.help, **more)
     sections["other"].add_argument(
         "--version",

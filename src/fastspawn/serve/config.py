@@ -67,6 +67,13 @@ class RouteConfig:
     max_output: int | None = None
     max_body: int | None = None
 
+    rlimit: tuple[tuple[str, int, int], ...] = ()
+    """Name, soft, hard. Of two with the same name the later one counts."""
+    cgroup: str | None = None
+    no_new_privs: bool = False
+    sandbox: tuple[str, ...] | None = None
+    """What each command line begins with."""
+
     @property
     def title(self) -> str:
         """For people and for figures."""

@@ -166,6 +166,8 @@ def _of(option: Option, value: Any) -> Any:
     if option.kind == "list":
         if option.name == "set-env" and isinstance(value, dict):
             value = [f"{name}={_text(each)}" for name, each in value.items()]
+        if option.name == "rlimit" and isinstance(value, dict):
+            value = [f"{name}={each}" for name, each in value.items()]
         return [option.convert(each) for each in _texts(value)]
     if option.kind == "text":
         return option.convert(_text(value))

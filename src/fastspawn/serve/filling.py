@@ -58,11 +58,14 @@ class Filling:
         elif any(self._varies(text) and _is_script(command, i) for i, text in enumerate(command)):
             raise ValueError("a request can't write a script: give it the value as an argument")
         self._positional = names if route.shell else ()
-        self.argv = command
+        sandbox = route.sandbox or ()
+        self.argv = (*sandbox, *command)
         """As it is without a request."""
         self.env = environment.base(route) | dict(route.set_env)
         """Likewise. Not to be changed."""
-        self._arguments = {i: text for i, text in enumerate(command) if self._varies(text)}
+        self._arguments = {
+            i: text for i, text in enumerate(command, len(sandbox)) if self._varies(text)
+        }
         if route.shell:
             self._arguments = {}
         self._variables = {name: text for name, text in route.set_env if self._varies(text)}

@@ -48,6 +48,7 @@ GROUPS: Final = (
     "commands",
     "CGI",
     "limits",
+    "rights",
     "connections",
     "operation",
     "other",
@@ -64,7 +65,7 @@ def _make() -> list[Option]:
         kind: Kind = "text",
         metavar: str | None = None,
     ) -> None:
-        of_route = group in ("commands", "CGI", "limits")
+        of_route = group in ("commands", "CGI", "limits", "rights")
         made.append(Option(name, group, text, convert, kind, metavar, of_route))
 
     group = "configuration"
@@ -157,6 +158,17 @@ def _make() -> list[Option]:
     add("max-output", "bytes of output (default: none)", limit(positive(size)), "size", "SIZE")
     add("max-body", "bytes of a request's body; more get 413 (default: none)", limit(size),
         "size", "SIZE")  # fmt: skip
+
+    group = "rights"
+    add("rlimit", "a limit of each process as in setrlimit(2), such as nofile=64, fsize=1M or "
+        "cpu=10:unlimited; may be repeated", values.rlimit, "list",
+        "NAME=[SOFT:]HARD")  # fmt: skip
+    add("cgroup", "put each process into this directory of cgroup version 2", values.directory,
+        "text", "DIR")  # fmt: skip
+    add("no-new-privs", "no program gives a process more rights, as set-user-ID ones would "
+        "(default: off)", values.boolean, "flag")  # fmt: skip
+    add("sandbox", "what each command line begins with, such as 'bwrap ... --' or 'setpriv ... "
+        "--'; split as a shell does", limit(values.words), "text", "'CMD ARG...'")  # fmt: skip
 
     group = "connections"
     add("keep-alive-timeout", "how long to wait for another request (default: 5s)",

@@ -1,8 +1,8 @@
 """From flags, environment variables and a file to one ``Config``.
 
 A flag goes before a variable, and that before the file. An option of a route that is given for
-the whole server counts for each route that does not say otherwise; ``set-env`` and ``pass-env``
-add up.
+the whole server counts for each route that does not say otherwise; ``set-env``, ``pass-env`` and
+``rlimit`` add up.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FIXED: Final = (
     *("workers", "loop", "spawners", "max_inflight_total", "metrics_path"),
 )
 """Fields that a reload can't change."""
-_SUMS: Final = ("set_env", "pass_env")
+_SUMS: Final = ("set_env", "pass_env", "rlimit")
 
 
 class SettingsError(ValueError):
@@ -134,6 +134,8 @@ def _route(common: Mapping[str, Any], own: Mapping[str, Any]) -> RouteConfig:
             raise ValueError("--pool-size is more than --pool-max")
         if route.strategy == "pool":
             route = _fit_pool(route)
+        if route.strategy == "subprocess" and (route.rlimit or route.cgroup or route.no_new_privs):
+            raise ValueError("--strategy subprocess has no --rlimit, --cgroup or --no-new-privs")
         filling = Filling(route)
         if route.strategy in ("snapshot", "auto") and route.snapshot_at == "effect":
             why = why_not_alike(route, filling)

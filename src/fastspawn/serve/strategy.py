@@ -8,9 +8,12 @@ to pay per request.
 from __future__ import annotations
 
 import asyncio
+import resource
+import signal
+import sys
 from functools import partial
 from subprocess import DEVNULL, STDOUT
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from fastspawn import STREAM, Command, Engine, Limits, Template, TemplateError
 from fastspawn._syscalls import stop_of
@@ -36,6 +39,10 @@ __all__ = [
     "Strategy",
     "command_of",
 ]
+
+
+# No process is to outlive a server that was killed.
+_DEATH: Final = signal.SIGKILL if sys.platform == "linux" else 0
 
 
 class Job(Protocol):
@@ -156,13 +163,31 @@ def command_of(
         kill_grace=route.kill_grace,
         max_output=route.max_output,
         drain=route.drain_timeout,
+        rlimits=rlimits(route),
     )
     stderr = {"inherit": None, "discard": DEVNULL, "merge": STDOUT}[route.stderr]
     if argv is None:
         argv = Filling(route).argv
     if env is None and (route.set_env or not environment.inherits(route)):
         env = Filling(route).env
-    return Command(argv, env=env, cwd=cwd or route.cwd, limits=limits, stderr=stderr)
+    return Command(
+        argv,
+        env=env,
+        cwd=cwd or route.cwd,
+        limits=limits,
+        stderr=stderr,
+        cgroup=route.cgroup,
+        no_new_privs=route.no_new_privs,
+        death_signal=_DEATH,
+    )
+
+
+def rlimits(route: RouteConfig) -> dict[int, tuple[int, int]]:
+    """As ``Limits`` has them."""
+    return {
+        getattr(resource, f"RLIMIT_{name.upper()}"): (soft, hard)
+        for name, soft, hard in route.rlimit
+    }
 
 
 class DirectStrategy:

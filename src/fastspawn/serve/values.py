@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import resource
 import shlex
 from collections.abc import Callable
 from typing import Final, TypeVar
@@ -76,6 +78,11 @@ def path(text: str) -> str:
     return text
 
 
+def directory(text: str) -> str:
+    """Made absolute: it is looked for from elsewhere."""
+    return os.path.abspath(path(text))
+
+
 def words(text: str) -> tuple[str, ...]:
     """A command line, split as a shell does."""
     found = tuple(shlex.split(text))
@@ -138,6 +145,26 @@ def route(text: str) -> dict[str, object]:
     if match[1] is not None:
         settings["methods"] = methods(match[1])
     return settings
+
+
+def rlimit(text: str) -> tuple[str, int, int]:
+    """``NAME=VALUE`` or ``NAME=SOFT:HARD``: the name of a RLIMIT_ constant in lower case, and
+    what setrlimit(2) takes."""
+    name, equals, value = text.partition("=")
+    name = name.strip().lower().removeprefix("rlimit_")
+    if not equals or not hasattr(resource, f"RLIMIT_{name.upper()}"):
+        known = [each[7:].lower() for each in dir(resource) if each.startswith("RLIMIT_")]
+        raise ValueError(f"{text!r} is not NAME=VALUE with a NAME of {', '.join(known)}")
+    soft, colon, hard = value.partition(":")
+    limits = _rlimit(soft), _rlimit(hard if colon else soft)
+    least, most = (value if value != resource.RLIM_INFINITY else 1 << 64 for value in limits)
+    if least > most:
+        raise ValueError(f"{text!r}: the soft limit is above the hard one")
+    return name, *limits
+
+
+def _rlimit(text: str) -> int:
+    return resource.RLIM_INFINITY if text.strip() == "unlimited" else size(text)
 
 
 duration = units.duration

@@ -56,6 +56,7 @@ class Gateway:
             self._root = None if self._directory is None else self._directory.root
         self._file = b"" if self._directory is not None else _program(route)
         self._cwd = config.cwd
+        self._sandbox = config.sandbox or ()
         segments = route.template.segments
         self._depth = (
             len(segments) - 1
@@ -84,7 +85,7 @@ class Gateway:
                 script = self._directory.find_below(path, self._depth)
             else:
                 script = self._directory.find(path)
-            argv = (script.file,)
+            argv = (*self._sandbox, script.file)
             # RFC 3875 section 7.2.
             cwd = os.path.dirname(script.file) if self._cwd is None else None
         env = environment(
@@ -141,11 +142,12 @@ class Gateway:
 
 
 def _program(route: Route) -> bytes:
+    program = route.filling.argv[len(route.config.sandbox or ()) :]
     try:
-        return os.fsencode(command_of(route.config).resolve())
+        return os.fsencode(command_of(route.config, program).resolve())
     except (OSError, ValueError):
         # Not there (any more). Each request will say so.
-        return os.fsencode(route.filling.argv[0])
+        return os.fsencode(program[0])
 
 
 def _address(name: Any) -> tuple[bytes, int] | None:
