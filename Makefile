@@ -37,8 +37,8 @@ SAN_ENV = $(foreach lib,$(SAN_LIB),ASAN_OPTIONS=detect_leaks=0 \
 export FASTSPAWN_SANITIZE FASTSPAWN_COVERAGE FASTSPAWN_DEBUG
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-py test-backends test-cpython cpython test-c tsan soak lint typing format peers bench report check-page \
-	wheel cross build clean
+.PHONY: help serve test test-py test-backends test-cpython cpython test-c test-musl tsan soak lint \
+	typing format peers bench report check-page wheel cross build clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' Makefile
@@ -81,6 +81,9 @@ cpython: $(BUILD_STAMP)
 
 test-c: ## the C tests under ASan and UBSan, with each compiler found
 	@set -e; for cc in $(COMPILERS); do $(C_MAKE) check CC=$$cc SANITIZE=address,undefined; done
+
+test-musl: ## the C tests on musl, with Debian's musl-tools beside another libc
+	@$(C_MAKE) check CC=musl-gcc PRELOAD_CC=$(firstword $(COMPILERS))
 
 tsan: ## the engine's C tests under TSan
 	@$(C_MAKE) check CC=$(firstword $(COMPILERS)) SANITIZE=thread REQUIRE_SANITIZER=1 \

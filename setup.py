@@ -11,7 +11,9 @@ FASTSPAWN_DEBUG     "1": no optimization, assertions on; follows from the two ab
 
 import os
 import sys
+import zlib
 from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -56,11 +58,15 @@ if COVERAGE:
     ldflags += ["--coverage"]
     directives["linetrace"] = True
 
+sources = [Path(path).read_bytes() for path in sorted(glob("csrc/*.[ch]"))]
+build = ("FSP_BUILD", f"{zlib.crc32(b''.join(sources))}u")  # csrc/snapshot.h
+
 preload = Extension(
     "fastspawn._preload",
     [f"csrc/{name}.c" for name in PRELOAD],
     include_dirs=["csrc"],
     depends=glob("csrc/*.h"),
+    define_macros=[build],
     extra_compile_args=preload_cflags,
     extra_link_args=["-nostartfiles", "-Wl,-z,noseparate-code"],
 )
@@ -117,6 +123,7 @@ setup(
             ["src/fastspawn/_core.pyx", *(f"csrc/{name}.c" for name in CORE)],
             include_dirs=["csrc"],
             depends=[*glob("csrc/*.h"), *glob("src/fastspawn/*.pxd")],
+            define_macros=[build],
             extra_compile_args=cflags,
             extra_link_args=ldflags,
         ),

@@ -30,7 +30,12 @@
 
 #ifdef __linux__
 
-#define FSP_SNAP_VERSION   2u
+/* A running engine may find an object that was installed since: setup.py gives each state of the
+ * sources a number of its own. */
+#ifndef FSP_BUILD
+#define FSP_BUILD 0u
+#endif
+#define FSP_SNAP_VERSION   FSP_BUILD
 #define FSP_SNAP_SLOTS     1024 /* forks of one template process at a time */
 /* Not the count of references: it goes on changing. */
 #define FSP_SNAP_PLAN_FROM offsetof(struct fsp_plan, size)

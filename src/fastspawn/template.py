@@ -31,7 +31,7 @@ _AT: Final = {
 _EFFECT, _FALLBACK, _PYTHON = 0x2, 0x4, 0x10
 _REASONS: Final = {
     _TIME: "it did not get there in time",
-    _BUILD: "it speaks another version of the protocol",
+    _BUILD: "what it loads is of another build of fastspawn, perhaps installed meanwhile",
     5: "it has several threads before main",
     6: "/proc is not mounted, so its threads cannot be counted",
     7: "the kernel has no PR_GET_TID_ADDRESS (CONFIG_CHECKPOINT_RESTORE)",

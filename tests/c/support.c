@@ -47,6 +47,13 @@ bool support_is_posix_spawn(void) {
     return strcmp(fsp_backend_name(), "posix_spawn") == 0;
 }
 
+bool support_by_posix_spawn(const struct fsp_spec *spec) {
+    struct fsp_plan *plan = support_plan(spec);
+    bool can = support_is_posix_spawn() && fsp_posix_spawn_can(plan);
+    fsp_plan_unref(plan);
+    return can;
+}
+
 /* ---- spawning on this thread ---- */
 
 int support_spawn(const struct fsp_spec *spec, const struct fsp_stdio *io, struct fsp_child *child,

@@ -49,6 +49,8 @@ struct fsp_plan *support_plan(const struct fsp_spec *spec); /* exits when it can
 void support_each_backend(void (*tests)(void));
 /* Is it one that tells neither stages nor lets the hook see its child? */
 bool support_is_posix_spawn(void);
+/* Will it start this one?  What a libc's cannot do goes to fork: musl's closes no descriptors. */
+bool support_by_posix_spawn(const struct fsp_spec *spec);
 
 /* ---- spawning on this thread ---- */
 

@@ -15,8 +15,8 @@
 #define NOBODY 65534
 
 /* posix_spawn knows two kinds of failure. */
-static enum fsp_stage told(enum fsp_stage stage) {
-    return !support_is_posix_spawn() || stage == FSP_STAGE_CWD ? stage : FSP_STAGE_EXEC;
+static enum fsp_stage told(const struct fsp_spec *spec, enum fsp_stage stage) {
+    return !support_by_posix_spawn(spec) || stage == FSP_STAGE_CWD ? stage : FSP_STAGE_EXEC;
 }
 
 static void expect_failure_at(const struct fsp_spec *spec, int err, enum fsp_stage stage,
@@ -326,7 +326,8 @@ static void another_childs_group(void) {
     CHECK_INT(number("pgid"), group);
     fsp_kill(&leader, 0, SIGKILL);
     CHECK_INT(fsp_wait(&leader, 1, &status), 1);
-    expect_failure_at(&spec, EPERM, told(FSP_STAGE_PGROUP), -1); /* nor is it there any more */
+    expect_failure_at(&spec, EPERM, told(&spec, FSP_STAGE_PGROUP),
+                      -1); /* nor is it there any more */
 }
 
 /* ---- umask and limits ---- */

@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import pytest
 
 from conftest import Run
-from fastspawn import Command, Engine, Limits, Result, Template
+from fastspawn import Command, Engine, Limits, Result, Template, TemplateError
 from fastspawn import template as template_module
 from support import LINUX
 
@@ -27,6 +28,20 @@ PYTHON = sys.executable
 SHELL = "/bin/sh"
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 CXX = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [path.read_bytes() for path in sorted((ROOT / "csrc").glob("*.[ch]"))]
+BUILD = zlib.crc32(b"".join(SOURCES))
+"""As setup.py has it."""
+
+
+def build_object(folder: Path, compiler: str, build: int) -> Path:
+    """What templates load, made by this compiler."""
+    flags = [f"CC={compiler}", f"OUT={folder}", f"DEFINE=-DFSP_BUILD={build}u"]
+    command = ["make", "-f", "tests/c/Makefile", "preload", *flags]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return folder / "preload.so"
+
 
 Case = tuple[Command, "bytes | None"]
 
@@ -385,15 +400,46 @@ def test_what_libc_knows_of_it(run: Run, compiled: Path, args: list[str]) -> Non
     compare(run, Command([compiled / "c", *args], env=env))
 
 
+@pytest.fixture(scope="module")
+def musl_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_object(tmp_path_factory.mktemp("musl"), "musl-gcc", BUILD)
+
+
 @pytest.mark.skipif(shutil.which("musl-gcc") is None, reason="no musl")
+@pytest.mark.parametrize("own", [False, True], ids=["package's", "musl's own"])
 @pytest.mark.parametrize("args", ARGS)
-def test_a_program_of_musl(run: Run, tmp_path: Path, args: list[str]) -> None:
-    """The object is glibc's or musl's own, as the package is; it serves programs of both."""
+def test_a_program_of_musl(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    own: bool,
+    args: list[str],
+) -> None:
+    """Either libc's object serves programs of musl."""
     (tmp_path / "c.c").write_text(SOURCE_C)
     command = ["musl-gcc", "-O1", "-o", tmp_path / "musl", tmp_path / "c.c"]
     subprocess.run(command, check=True)
+    if own:
+        path = request.getfixturevalue("musl_object")
+        monkeypatch.setattr(template_module, "_preload", lambda: os.fsencode(path))
     env = {"A": "1", "B": "2", "PATH": os.environ["PATH"]}
     compare(run, Command([tmp_path / "musl", *args], env=env))
+
+
+@pytest.mark.skipif(CC is None, reason="no C compiler")
+def test_an_object_of_another_build_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the package is installed anew while an engine runs."""
+    path = build_object(tmp_path, CC or "cc", (BUILD + 1) & 0xFFFFFFFF)
+    monkeypatch.setattr(template_module, "_preload", lambda: os.fsencode(path))
+
+    async def main() -> None:
+        with pytest.raises(TemplateError, match="another build"):
+            await Template(["echo"], size=1).start()
+
+    run(main())
 
 
 @pytest.mark.skipif(CC is None, reason="no C compiler")
