@@ -34,7 +34,7 @@ import signal
 import subprocess
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -296,13 +296,13 @@ class Counts:
 class Counting:
     """Goes through the events of a recording in the order of time."""
 
-    def __init__(self, tables: dict[int, dict[int, Table]]) -> None:
+    def __init__(self, tables: dict[int, dict[int, Table]], names: Mapping[int, str]) -> None:
         self.counts = Counts()
         self._tables = tables  # of the server's processes; whoever is not there is a child
         self._threads: defaultdict[int, Thread] = defaultdict(Thread)
         self._executed: set[int] = set()
         self._will_execute: set[int] = set()
-        self._names = call_names()
+        self._names = names
 
     def count(self, events: Sequence[Event]) -> Counts:
         self._will_execute = {e.pid for e in events if e.name == "sched_process_exec"}
@@ -399,4 +399,4 @@ def _at_width(program: str, server: Server, row: ServerRow, requests: int, width
     if "LOST" in told.stdout:
         raise load.LoadError("perf could not write all events")
     events = sorted(parsed(told.stdout.splitlines()), key=lambda event: event.time_us)
-    return Counting(tables).count(events).per_request(requests)
+    return Counting(tables, call_names()).count(events).per_request(requests)
