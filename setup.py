@@ -68,7 +68,7 @@ preload = Extension(
     depends=glob("csrc/*.h"),
     define_macros=[build],
     extra_compile_args=preload_cflags,
-    extra_link_args=["-nostartfiles", "-Wl,-z,noseparate-code"],
+    extra_link_args=["-nostartfiles", "-Wl,-z,noseparate-code", "-Wl,-z,norelro"],
 )
 
 worker = Extension(

@@ -44,6 +44,7 @@
 #define SA_KERNEL_RESTORER 0x04000000
 #define SYSCALL_SIZE       2 /* of the instruction */
 
+#define PAGE       4096
 #define MAX_FD     128
 #define MAX_OWNERS 32
 #define MAX_SEARCH (64l * 1024 * 1024)
@@ -72,6 +73,7 @@ static struct {
     char *vdso;
     size_t vdso_size;
     bool opened[MAX_FD];
+    int nfds;                        /* one more than the highest that was ever opened */
     struct ksigaction own[NWATCHED]; /* what the program believes them to be */
     int tid, *owner[MAX_OWNERS];
     size_t nowners;
@@ -133,6 +135,7 @@ static bool open_file(struct call *c, int dir, const char *path, long flags) {
         raw(close, c->result);
         return false;
     }
+    if (c->result >= watch.nfds) watch.nfds = (int)c->result + 1;
     return watch.opened[c->result] = true;
 }
 
@@ -327,16 +330,7 @@ static bool is_rwlock_writer(const char *at) {
 
 #define MARGIN sizeof(struct rwlock) /* so much around an owner is looked at */
 
-/* Reading maps pages, if only the zero page, and forks copy what is mapped. */
-static bool is_own(const char *start, const char *end) {
-    const char *own = (const char *)&watch;
-    return preload_is_plan(start) || (own >= start && own < end);
-}
-
-static bool find_owners(char *start, char *end) {
-    if (is_own(start, end)) return true;
-    if (watch.searched > MAX_SEARCH || end - start > MAX_SEARCH) return false;
-    watch.searched += end - start;
+static bool find_owners_in(char *start, char *end) {
     for (char *at = start + MARGIN; at < end - MARGIN; at += sizeof(int)) {
         if (*(int *)at != watch.tid || !(is_mutex_owner(at) || is_rwlock_writer(at))) continue;
         if (watch.nowners == MAX_OWNERS) return false;
@@ -345,9 +339,38 @@ static bool find_owners(char *start, char *end) {
     return true;
 }
 
+/* A run of pages that were touched, with so much around it that no owner is at its edge. */
+static bool find_owners_near(char *from, char *to, char *start, char *end) {
+    from = from - start < (long)MARGIN ? start : from - MARGIN;
+    to = end - to < (long)MARGIN ? end : to + MARGIN;
+    return find_owners_in(from, to);
+}
+
+/* Only what was ever touched: reading maps pages, if only the zero page, and forks copy what is
+ * mapped. */
+static bool find_owners(char *start, char *end) {
+    const char *own = (const char *)&watch;
+    char there[256], *from = NULL;
+    if (own >= start && own < end) return true;
+    if (watch.searched > MAX_SEARCH || end - start > MAX_SEARCH) return false;
+    watch.searched += end - start;
+    for (char *at = start; at < end;) {
+        size_t n = (size_t)(end - at) / PAGE;
+        if (n > sizeof there) n = sizeof there;
+        if (raw(mincore, at, n * PAGE, there) < 0) memset(there, 1, n);
+        for (size_t i = 0; i < n; i++, at += PAGE) {
+            if (there[i] & 1 && from == NULL) from = at;
+            if (there[i] & 1 || from == NULL) continue;
+            if (!find_owners_near(from, at, start, end)) return false;
+            from = NULL;
+        }
+    }
+    return from == NULL || find_owners_near(from, end, start, end);
+}
+
 /* ---- the fork ---- */
 
-static void reopen(int fd) {
+static void reopen(int fd, uint32_t slot) {
     char path[] = "/proc/self/fd/\0\0\0";
     char *digit = path + sizeof "/proc/self/fd/" - 1;
     if (fd >= 100) *digit++ = (char)('0' + fd / 100);
@@ -355,17 +378,17 @@ static void reopen(int fd) {
     *digit = (char)('0' + fd % 10);
     long cloexec = raw(fcntl, fd, F_GETFD), at = raw(lseek, fd, 0, SEEK_CUR);
     long own = raw(openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
-    if (own < 0) preload_fail(own, fd);
+    if (own < 0) preload_fail(slot, own, fd);
     raw(lseek, own, at, SEEK_SET);
     raw(dup3, own, fd, cloexec & FD_CLOEXEC ? O_CLOEXEC : 0);
     raw(close, own);
 }
 
-static void release(void) {
+static void release(uint32_t slot) {
     int tid = watch.nowners ? (int)raw(gettid, 0) : 0;
     for (size_t i = 0; i < watch.nowners; i++) *watch.owner[i] = tid;
-    for (int fd = 0; fd < MAX_FD; fd++)
-        if (watch.opened[fd]) reopen(fd);
+    for (int fd = 0; fd < watch.nfds; fd++)
+        if (watch.opened[fd]) reopen(fd, slot);
 }
 
 /* ---- the handlers ---- */
@@ -384,8 +407,7 @@ static void stop(int before) {
     if (!maps_for_each_writable(find_owners)) preload_refuse(FSP_REFUSED_MEMORY);
     unwatch();
     merge_locale();
-    preload_serve(before, watch.calls);
-    release();
+    release(preload_serve(before, watch.calls));
 }
 
 static void on_call(int sig, siginfo_t *info, void *context) {

@@ -62,9 +62,9 @@ static struct {
     int *libc_tid; /* musl: what it takes for the thread's id; NULL: `tid` is that */
     bool own_name; /* the program goes by its argv[0], not by an interpreter's */
     long robust_list, robust_size;
-    uint32_t slot;
-    int parent;      /* the spawner's process, as the last request told it */
     int pid;         /* of the one process that may checkpoint; 0: none */
+    uint32_t slot;   /* ... its slot */
+    int parent;      /* ... and the spawner's process, as its request told it */
     const char *cwd; /* the directory in which it did so; its forks are there already */
 } self;
 
@@ -131,6 +131,13 @@ static int receive(struct iovec *parts, size_t n, int fd[3]) {
     return take_fds(&msg, fd);
 }
 
+/* What the program has set, or may have, since it was what the plan says. */
+static void keep_as_is(struct fsp_plan *plan) {
+    if (plan->cwd && self.cwd && strcmp(plan->cwd, self.cwd) == 0) plan->cwd = NULL;
+    plan->umask = -1;
+    plan->flags &= ~FSP_FLAG_RESTORE_SIGNALS;
+}
+
 static void receive_request(struct parcel *p) {
     struct iovec parts[2] = {
         {&p->request,                    sizeof p->request                     },
@@ -138,7 +145,10 @@ static void receive_request(struct parcel *p) {
     };
     p->nfds = receive(parts, 2, p->fd);
     if (p->nfds < 0) leave(0); /* there is no use for us */
-    if (p->request.plan_size) fsp_plan_relocate((struct fsp_plan *)self.plan, p->request.plan_at);
+    if (p->request.plan_size == 0) return;
+    struct fsp_plan *plan = (struct fsp_plan *)self.plan;
+    fsp_plan_relocate(plan, p->request.plan_at);
+    if (self.running) keep_as_is(plan);
 }
 
 /* ---- the fork ---- */
@@ -164,18 +174,13 @@ static size_t list_moves(const struct parcel *p, struct fsp_move *moves, int *nu
 
 /* The socket goes, unless the fork may need it. */
 static void keep_socket(const struct parcel *p) {
-    self.pid = 0;
-    if (p->request.flags & FSP_SNAP_MAY_CHECKPOINT)
+    if (self.pid) self.pid = 0;
+    if (p->request.flags & FSP_SNAP_MAY_CHECKPOINT) {
         self.pid = (int)raw(getpid, 0);
-    else
+        self.slot = p->request.slot;
+        self.parent = p->request.parent;
+    } else
         raw(close, self.socket);
-}
-
-/* What the program has set, or may have, since it was what the plan says. */
-static void keep_as_is(struct fsp_plan *plan) {
-    if (plan->cwd && self.cwd && strcmp(plan->cwd, self.cwd) == 0) plan->cwd = NULL;
-    plan->umask = -1;
-    plan->flags &= ~FSP_FLAG_RESTORE_SIGNALS;
 }
 
 static void settle(const struct parcel *p) {
@@ -183,7 +188,6 @@ static void settle(const struct parcel *p) {
     struct fsp_fdop ops[FSP_FDMAP_OPS(3)];
     int null = -1;
     struct fsp_plan *plan = (struct fsp_plan *)self.plan;
-    if (self.running) keep_as_is(plan);
     struct fsp_launch launch = {
         .plan = plan,
         .moves = moves,
@@ -193,7 +197,6 @@ static void settle(const struct parcel *p) {
         .mask = p->request.mask,
         .parent = p->request.parent,
     };
-    self.parent = p->request.parent;
     if (!(plan->flags & (FSP_FLAG_SETSID | FSP_FLAG_SETPGROUP))) raw(setpgid, 0, p->request.group);
     if (!fsp_child_settle(&launch)) leave(127);
     close_parcel(p);
@@ -215,8 +218,9 @@ static long fork_for(const struct parcel *p) {
     return r;
 }
 
-/* Returns in the fork only. */
-static void serve(void) {
+/* Returns in the fork only: its slot.  Neither side writes to `self`, which would then be copied.
+ */
+static uint32_t serve(void) {
     struct parcel p;
     for (;;) {
         receive_request(&p);
@@ -225,8 +229,8 @@ static void serve(void) {
         tell(FSP_SNAP_FORKED, p.request.slot, r < 0 ? (int)r : 0);
         close_parcel(&p);
     }
-    self.slot = p.request.slot;
     settle(&p);
+    return p.request.slot;
 }
 
 /* ---- the program ---- */
@@ -317,24 +321,20 @@ void preload_refuse(enum fsp_refusal why) {
     for (;;) leave(0);
 }
 
-bool preload_is_plan(const char *start) {
-    return start == self.plan;
-}
-
-void preload_fail(long error, int index) {
-    volatile struct fsp_error *e = &self.page->slot[self.slot].error;
+void preload_fail(uint32_t slot, long error, int index) {
+    volatile struct fsp_error *e = &self.page->slot[slot].error;
     e->index = index;
     e->stage = FSP_STAGE_FDS;
     e->err = (int)-error;
     for (;;) leave(127);
 }
 
-void preload_serve(int value, unsigned calls) {
+uint32_t preload_serve(int value, unsigned calls) {
     enum fsp_refusal why = refusal();
     if (why) preload_refuse(why);
     raw(get_robust_list, 0, &self.robust_list, &self.robust_size);
     greet(value, calls);
-    serve();
+    return serve();
 }
 
 /* The spawner's descriptors are not the program's: out of its way, and never to a new program. */

@@ -11,15 +11,12 @@
 /* ---- preload.c ---- */
 
 /* Tell the spawner that this is a template process, after so many calls, and serve.  Returns in a
- * fork, settled. */
-void preload_serve(int value, unsigned calls);
+ * fork, settled: its slot. */
+uint32_t preload_serve(int value, unsigned calls);
 /* In a fork: it cannot be what it should; descriptor `index` is why. */
-_Noreturn void preload_fail(long error, int index);
+_Noreturn void preload_fail(uint32_t slot, long error, int index);
 /* This cannot be what was asked for. */
 _Noreturn void preload_refuse(enum fsp_refusal why);
-
-/* Is this where requests' plans are? */
-bool preload_is_plan(const char *start);
 
 /* ---- inputs.c: the files that this process came from ---- */
 

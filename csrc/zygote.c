@@ -107,6 +107,23 @@ void fsp_template_unref(struct fsp_template *t) {
     if (t) unref(t);
 }
 
+/* ---- the clock of files ---- */
+
+/* The least time that a file which changes from now on will show. */
+static int64_t files_now(void) {
+    struct timespec t = {0};
+    clock_gettime(CLOCK_REALTIME_COARSE, &t);
+    return fsp_snap_ns(&t);
+}
+
+/* So long after a change that time is a later one: a process that is started sooner would have to
+ * be taken for older than the file. */
+static uint64_t files_tick(void) {
+    struct timespec t = {0};
+    clock_getres(CLOCK_REALTIME_COARSE, &t);
+    return (uint64_t)fsp_snap_ns(&t);
+}
+
 /* ---- the caller's side ---- */
 
 /* Under the lock. */
@@ -136,6 +153,7 @@ int fsp_template_new(struct fsp_engine *e, struct fsp_plan *plan, struct fsp_pla
         return -ENOMEM;
     }
     strcpy(t->library, library);
+    for (unsigned i = 0; i < t->nspawners; i++) t->at[i].retry_at = sys_now() + files_tick();
     pthread_mutex_lock(&e->lock);
     bool stopping = e->stopping;
     if (!stopping) {
@@ -431,13 +449,6 @@ static void discard(struct fsp_spawner *s, struct fsp_zygote *z) {
     free_zygote(z);
 }
 
-/* The least time that a file which changes from now on will show. */
-static int64_t files_now(void) {
-    struct timespec t = {0};
-    clock_gettime(CLOCK_REALTIME_COARSE, &t);
-    return fsp_snap_ns(&t);
-}
-
 static struct fsp_zygote *new_zygote(struct fsp_spawner *s, struct fsp_template *t) {
     struct fsp_zygote *z = sys_calloc(1, sizeof *z);
     if (z == NULL) return NULL;
@@ -494,6 +505,7 @@ static void retire(struct fsp_spawner *s, struct fsp_zygote *z) {
     struct place *place = place_of(z->template, s);
     if (place->zygote == z) {
         place->zygote = NULL;
+        place->retry_at = sys_now() + files_tick();
         s->tend_at = 0;
         if (z->state == READY) set_ready(z, -1);
     }
