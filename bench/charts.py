@@ -85,8 +85,10 @@ def _figure(results: Results, name: str) -> Figure:
         names = [*FIRST, *(row for _, row, _ in ARTICLE)]
         shown = {row: found[row] for row in names if row in found}
         return bars(_medians(shown, "requests_per_second"), "requests per second")
-    if name == "http":
+    if name in ("http", "handlers"):
         return bars(_medians(found, "requests_per_second"), "requests per second")
+    if name in ("loop_stall", "loop_lag"):
+        return bars(_medians(found, "lag_p99_ms"), "p99 of the event loop's lag, ms")
     if name == "open-loop":
         return bars(_medians(found, "p99_us", 1e-3), "p99 latency, ms")
     if name == "library":

@@ -27,7 +27,10 @@ from bench.tables import Table, preamble
 LATEST = ROOT / "bench" / "results" / "latest.json"
 BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
 PICTURES = "benchmarks"  # the folder beside docs/benchmarks.md
-DRAWN = ("article", "http", "open-loop", "library", "phases")
+DRAWN = (
+    *("article", "http", "open-loop", "handlers"),
+    *("library", "phases", "loop_stall", "loop_lag"),
+)
 """Sections that have a picture; the growth curves all have one."""
 
 

@@ -268,6 +268,7 @@ def phase_tables(found: dict[str, Row]) -> list[Table]:
             title = f"Where the time goes: {called} per request, {level} connection"
             title += "s" * (level != "1")
             tables.append(Table(title, head, lines))
+    tables += [calls_table(found, level) for level in levels_of(found)]
     return tables
 
 
@@ -332,6 +333,32 @@ def notes(found: dict[str, Row]) -> list[str]:
         f"{remarks(row)}"
         for name, row in found.items()
     ]
+
+
+def calls_table(found: dict[str, Row], level: str) -> Table:
+    """Each of the servers' system calls by its name, without those of the children."""
+    told = {
+        name: {
+            call.removeprefix("server "): count
+            for call, count in row["rounds"][0]["levels"][level]["by_name"].items()
+            if call.startswith("server ")
+        }
+        for name, row in found.items()
+        if row["rounds"] and not failure(row)
+    }
+    sums = {call: sum(calls.get(call, 0.0) for calls in told.values())
+            for calls in told.values() for call in calls}  # fmt: skip
+    lines = [
+        [
+            f"`{call}`",
+            *(number(calls[call], 2) if call in calls else "-" for calls in told.values()),
+        ]
+        for call in sorted(sums, key=lambda call: (-sums[call], call))
+    ]
+    title = f"Where the time goes: the server's calls by name, {level} connection"
+    title += "s" * (level != "1")
+    about = "Those that fewer than one request in twenty makes are left out."
+    return Table(title, ["call", *told], lines, about=about)
 
 
 def remarks(row: Row) -> str:

@@ -35,7 +35,8 @@ def rounds(*rates: float) -> dict[str, Any]:
 def results() -> Results:
     levels = {"0": {"wall_us": [500.0, 510.0]}, "20000": {"wall_us": [505.0, 520.0]}}
     one = dict.fromkeys(PHASES, 1.5)
-    level = {"calls": one, "cpu_us": one, "switches": {"server": 2.0}}
+    names = {"server read": 2.5, "run read": 9.0}
+    level = {"calls": one, "cpu_us": one, "switches": {"server": 2.0}, "by_name": names}
     phases = {"about": "", "rounds": [{"round": 0, "levels": {"30": level}}]}
     meta = {
         "date": "2026-01-02T03:04:05+00:00", "cpu": "a CPU", "cores": 2, "kernel": "Linux 6",
@@ -120,6 +121,13 @@ def test_the_article_beside_ours(results: Results) -> None:
     assert "| Node | `node-single` | **failed** |  |  |  | 651 | 0.12x |" in lines
     assert "| Deno | `deno-single` | not available |  |  |  | 2,290 | 0.42x |" in lines
     assert "| Bun | `bun-single` | not run |  |  |  | 2,208 | 0.40x |" in lines
+
+
+def test_where_the_time_goes(results: Results) -> None:
+    lines = report.render(results).splitlines()
+    figures = " | ".join(["1.5"] * len(PHASES))
+    assert f"| `fastspawn-direct` | {figures} | {1.5 * len(PHASES):.1f} | 2.0 | 0.0 |" in lines
+    assert "| `read` | 2.50 |" in lines
 
 
 def test_a_readme_without_its_markers() -> None:
