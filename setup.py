@@ -24,7 +24,7 @@ if sys.platform not in ("linux", "darwin"):
 # Every source of csrc/ that goes into the module; tests/c/Makefile reads this list too.
 CORE = """
     fault plan fdmap path stdio
-    pad pipe settle child spawn wait talk
+    pad pipe settle child spawn start wait talk
     backend_clone3 backend_clone backend_vfork backend_posix_spawn backend_fork
     poller_epoll poller_kqueue heap slots mail feed collect zygote job spawner engine
 """.split()

@@ -136,6 +136,29 @@ struct fsp_stdio {
 int fsp_spawn(const struct fsp_plan *plan, const struct fsp_stdio *io, unsigned flags,
               const uint64_t *mask, struct fsp_child *child, struct fsp_error *error);
 
+/* A spawn on its way. */
+struct fsp_start {
+    struct fsp_child child;
+    int fd;              /* readable once the child executes or has failed to; -1: it has */
+    struct fsp_pad *pad; /* what the child uses until then, and NULL after it */
+    struct fsp_plan *plan;
+};
+
+/*
+ * fsp_spawn, not waiting for the exec.  1: one of the next two is due, once; the sources of `io`
+ * may be closed at once.  0: nothing was started, and fsp_spawn is the way (the backend cannot, the
+ * descriptor table is large, too many are on their way).  -errno as fsp_spawn.  No other thread
+ * should fork meanwhile, or `fd` is not readable until what it forked has gone or executed.
+ */
+int fsp_start(struct fsp_plan *plan, const struct fsp_stdio *io, struct fsp_start *start,
+              struct fsp_error *error);
+
+/* As fsp_spawn: 0 and the caller's child, or -errno and nothing is left.  Waits if need be. */
+int fsp_start_end(struct fsp_start *start, struct fsp_child *child, struct fsp_error *error);
+
+/* Kill and reap it. */
+void fsp_start_drop(struct fsp_start *start);
+
 /*
  * Backends: clone3, clone, vfork, posix_spawn, fork; the first one that works here is used.
  * select(name) pins one (-EINVAL: no such name; -ENOTSUP: not built for this system), NULL or ""

@@ -99,7 +99,7 @@ struct fsp_launch {
     bool reset_handlers; /* the backend could not ask the kernel to */
     uint64_t mask;
     volatile struct fsp_error *error; /* zero until the child fails */
-    int tell; /* 0, or a descriptor of ours that closes on exec and on nothing else */
+    int tell; /* 0, or a descriptor that is to close on exec and not before */
 
     bool detached; /* the parent goes on: the table is a copy, the pad is the child's */
     struct fsp_pad *pad;
@@ -140,6 +140,7 @@ bool fsp_posix_spawn_can(const struct fsp_plan *plan);
 
 struct fsp_pad {
     int child; /* set while a child may use it; atomic, cleared by the kernel */
+    int tell;  /* for the next spawn's launch */
     volatile struct fsp_error error;
     struct fsp_launch launch;
     struct fsp_move moves[FSP_INLINE_MOVES];
@@ -165,6 +166,9 @@ void *fsp_pad_stack(struct fsp_pad *pad); /* the lowest address of FSP_STACK_SIZ
 int fsp_spawn_on(struct fsp_pad *pad, const struct fsp_plan *plan, const struct fsp_stdio *io,
                  unsigned flags, const uint64_t *mask, struct fsp_child *child,
                  struct fsp_error *error);
+
+/* Does FSP_SPAWN_DETACHED make a difference? */
+bool fsp_detaches(const struct fsp_plan *plan);
 
 /* ---- wait.c ---- */
 

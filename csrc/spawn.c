@@ -209,6 +209,10 @@ static bool spawns_to_search(void) {
     return backends[LOAD(preferred)]->by_libc;
 }
 
+bool fsp_detaches(const struct fsp_plan *plan) {
+    return backend_for(plan, LOAD(preferred))->detaches && 3 + plan->nkeep <= FSP_INLINE_MOVES;
+}
+
 int fsp_spawn_on(struct fsp_pad *pad, const struct fsp_plan *plan, const struct fsp_stdio *io,
                  unsigned flags, const uint64_t *mask, struct fsp_child *child,
                  struct fsp_error *error) {
@@ -225,6 +229,7 @@ int fsp_spawn_on(struct fsp_pad *pad, const struct fsp_plan *plan, const struct 
         .moves = pad->moves,
         .ops = pad->ops,
         .pad = pad,
+        .tell = pad->tell,
         .avoid_fetch = private, /* it would fetch from the process's table, not the thread's */
         .sweep = (plan->flags & FSP_FLAG_CLOSE_FDS) && !private,
     };

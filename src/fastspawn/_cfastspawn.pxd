@@ -116,6 +116,17 @@ cdef extern from "fastspawn.h" nogil:
 
     int fsp_spawn(const fsp_plan *plan, const fsp_stdio *io, unsigned flags,
                   const uint64_t *mask, fsp_child *child, fsp_error *error)
+
+    struct fsp_start:
+        fsp_child child
+        int fd
+
+    # The struct has the name of the function.
+    int fsp_start_begin "fsp_start"(fsp_plan *plan, const fsp_stdio *io, fsp_start *start,
+                                    fsp_error *error)
+    int fsp_start_end(fsp_start *start, fsp_child *child, fsp_error *error)
+    void fsp_start_drop(fsp_start *start)
+
     int fsp_backend_select(const char *name)
     const char *fsp_backend_name()
     const char *fsp_backend_list(size_t i)

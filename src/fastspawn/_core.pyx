@@ -435,6 +435,63 @@ def spawn(Plan plan not None, int stdin=-1, int stdout=-1, int stderr=-1):
     return child
 
 
+cdef class Start:
+    """A child that may be on its way to its program still; see start()."""
+
+    cdef fsp_start c
+    cdef Plan plan
+    cdef readonly int fd
+
+    def __cinit__(self):
+        self.c.child.pid = self.fd = -1
+
+    def __dealloc__(self):
+        fsp_start_drop(&self.c)
+
+    def end(self):
+        """The Child, once; waits if need be. Raises what spawn() does."""
+        cdef fsp_error error
+        cdef Child child = Child.__new__(Child)
+        cdef int r
+        if self.c.child.pid < 0:
+            raise ValueError("it has ended")
+        self.fd = -1
+        with nogil:
+            r = fsp_start_end(&self.c, &child.c, &error)
+        if r < 0:
+            raise self.plan.error(&error)
+        child.pid = child.c.pid
+        child.pidfd = child.c.pidfd
+        return child
+
+
+def start(Plan plan not None, int stdin=-1, int stdout=-1, int stderr=-1):
+    """spawn() that does not wait until the program executes.
+
+    Start.fd is readable when it executes or has failed to (-1: it has already); then Start.end()
+    is due. A Start that is dropped before is killed and reaped. None, and nothing was started, if
+    spawn() is the way. Raises what spawn() does, as end() will.
+    """
+    cdef fsp_stdio io
+    cdef fsp_error error
+    cdef Start start = Start.__new__(Start)
+    cdef int r
+    if _backend_error is not None:
+        raise ValueError(_backend_error)
+    io.fd[0] = stdin
+    io.fd[1] = stdout
+    io.fd[2] = stderr
+    # With the GIL, so that no other thread forks, and takes the other end of fd along.
+    r = fsp_start_begin(plan.get(), &io, &start.c, &error)
+    if r < 0:
+        raise plan.error(&error)
+    if r == 0:
+        return None
+    start.plan = plan
+    start.fd = start.c.fd
+    return start
+
+
 def adopt(int pid):
     """A Child for a process that someone else started, or None.
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from fastspawn.aio.pipes import ReadPipe, WritePipe
-from fastspawn.aio.starting import await_end, start
+from fastspawn.aio.starting import Begun, await_end, begin, start
 
 if TYPE_CHECKING:
     _Base: Any = object
@@ -75,6 +75,7 @@ class SubprocessTransport(_Base):  # type: ignore[misc]
     _pipes: dict[int, Any]
     _pending_calls: Any
     _child: Any = None  # Child
+    _had_turn = False
     _watched = -1
     _nap = NAP[0]
     _direct = False
@@ -94,9 +95,14 @@ class SubprocessTransport(_Base):  # type: ignore[misc]
         stdout: Any,
         stderr: Any,
         bufsize: int,
+        begun: Begun | None,
         **kwargs: Any,
     ) -> None:
-        self._proc, self._child = start(args, shell, (stdin, stdout, stderr), bufsize, kwargs)
+        if begun is None:
+            self._proc, self._child = start(args, shell, (stdin, stdout, stderr), bufsize, kwargs)
+        else:
+            self._proc, self._child = begun.popen(), begun.child
+            self._had_turn = begun.had_turn
         self._direct = type(self._protocol) is SubprocessStreamProtocol
         try:
             self._watch()
@@ -224,7 +230,8 @@ class SubprocessTransport(_Base):  # type: ignore[misc]
         self._connected()
         # connection_made() comes before the return, and someone who starts many in a row does not
         # keep the loop from everything else.
-        await asyncio.sleep(0)
+        if not (self._had_turn and self._direct):
+            await asyncio.sleep(0)
 
     def _connected(self) -> None:
         pending, self._pending_calls = self._pending_calls, None
@@ -276,8 +283,19 @@ async def make_transport(
     **kwargs: Any,
 ) -> asyncio.SubprocessTransport:
     """What loop._make_subprocess_transport does on asyncio's own loops."""
+    begun = await begin(loop, args, shell, (stdin, stdout, stderr), kwargs)
     transport: Any = SubprocessTransport(
-        loop, protocol, args, shell, stdin, stdout, stderr, bufsize, extra=extra, **kwargs
+        loop,
+        protocol,
+        args,
+        shell,
+        stdin,
+        stdout,
+        stderr,
+        bufsize,
+        extra=extra,
+        begun=begun,
+        **kwargs,
     )
     try:
         await transport.connect()
