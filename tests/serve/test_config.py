@@ -24,6 +24,9 @@ keep-alive-timeout = 2.5
 header-timeout = "1m"
 graceful-timeout = "none"
 access-log = false
+log-format = "json"
+request-id = true
+forwarded-allow-ips = "10.0.0.0/8, unix"
 max-inflight-total = 12
 uds-mode = "660"
 drain-delay = "3s"
@@ -107,6 +110,9 @@ def test_every_key(tmp_path: Path) -> None:
         header_timeout=60,
         graceful_timeout=None,
         access_log=False,
+        log_format="json",
+        request_id=True,
+        forwarded_allow_ips=("10.0.0.0/8", "unix"),
         max_inflight_total=12,
         uds_mode=0o660,
         drain_delay=3,
@@ -196,6 +202,7 @@ def test_every_option_is_a_variable(option: options.Option, tmp_path: Path) -> N
         "route": "/a=b", "set-env": "A=1", "pass-env": "A", "fd": "9",
         "uds-mode": "660", "health-path": "/a", "ready-path": "/a",
         "metrics-path": "/a", "rlimit": "core=0",
+        "log-format": "json", "forwarded-allow-ips": "unix",
     }  # fmt: skip
     number = "1" if option.kind == "flag" else "3"
     text = texts.get(option.name, number)

@@ -239,7 +239,7 @@ def _parser() -> _Parser:
         elif option.kind == "flag":
             more = {"action": _Flag}
         sections[option.group].add_argument(f"--{option.name}", help=option.help, **more)
-    sections["other"].add_argument(
+    parser.add_argument(
         "--version",
         help="print the version and exit",
         action="version",

@@ -11,6 +11,7 @@ LoopName = Literal["uvloop", "asyncio"]
 ModeName = Literal["raw", "cgi"]
 StrategyName = Literal["direct", "snapshot", "warm", "pool", "auto", "subprocess"]
 SnapshotAt = Literal["auto", "main", "effect", "checkpoint"]
+LogFormat = Literal["common", "combined", "json"]
 StderrName = Literal["inherit", "discard", "merge"]
 
 
@@ -110,6 +111,10 @@ class Config:
     ready_path: str | None = None
     metrics_path: str | None = None
     access_log: bool = True
+    log_format: LogFormat = "common"
+    request_id: bool = False
+    forwarded_allow_ips: tuple[str, ...] = ("127.0.0.0/8", "::1", "unix")
+    """Whose word on a request's origin counts: addresses, networks, ``unix`` or ``*``."""
 
     @property
     def kill_grace(self) -> float:

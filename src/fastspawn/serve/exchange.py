@@ -34,6 +34,7 @@ from .response import (
 from .strategy import STREAM
 
 if TYPE_CHECKING:
+    from .about import About
     from .protocol import Connection
     from .route import Match, Route
     from .strategy import Job
@@ -58,6 +59,7 @@ class Exchange:
     """``keep``: the connection outlives this exchange. ``target`` as in the request line."""
 
     __slots__ = (
+        "about",
         "begun",
         "body",
         "complete",
@@ -95,6 +97,8 @@ class Exchange:
         self.since: float
         """The meter's, if there is one."""
         self.connection: Connection | None = connection
+        self.about: About | None = None
+        """None: nobody wants to know more."""
         self.peer = connection.peer
         self.route = route
         self.method = method
@@ -295,9 +299,11 @@ class Exchange:
     def _end(self, connection: Connection) -> bytes:
         """How a head ends that announces what becomes of the connection."""
         if self.keep and self.complete and not connection.ending:
-            return KEEP_HTTP10 if self.http10 else KEEP
-        self.keep = False
-        return CLOSE
+            end = KEEP_HTTP10 if self.http10 else KEEP
+        else:
+            self.keep = False
+            end = CLOSE
+        return end if self.about is None else self.about.end + end
 
     def _answer(self, connection: Connection, output: bytes) -> None:
         self.status = 200
@@ -309,15 +315,16 @@ class Exchange:
         self.status = 200
         self.head_sent = True
         heads = self.route.heads
+        more = b"" if self.about is None else self.about.end
         if self.http10:
             self.keep = False
-            head = heads.streamed(chunked=False, end=CLOSE)
+            head = heads.streamed(chunked=False, end=more + CLOSE)
             connection.send(head if self.head_only else head + data)
             return
         # The request may end before its answer does: only then is the connection kept.
         if connection.ending:
             self.keep = False
-        head = heads.streamed(chunked=True, end=KEEP if self.keep else CLOSE)
+        head = heads.streamed(chunked=True, end=more + (KEEP if self.keep else CLOSE))
         if not self.head_only:
             head = b"".join((head, chunk_start(len(data)), data, CHUNK_END))
         connection.send(head)

@@ -33,12 +33,33 @@ class Mode(NamedTuple):
 def _raw(route: Route) -> Spawn:
     """The command of the route, with what the path has put into it."""
     strategy = route.strategy
+    if route.ids:
+        return _raw_with_id(route)
     if not route.filling.varies:
         return strategy.spawn
 
     def spawn(exchange: Exchange, input: Any) -> Job:
         match = exchange.match
         return strategy.spawn_as(exchange, input, match.argv, match.env)
+
+    return spawn
+
+
+def _raw_with_id(route: Route) -> Spawn:
+    strategy, filling = route.strategy, route.filling
+
+    def spawn(exchange: Exchange, input: Any) -> Job:
+        about = exchange.about
+        if filling.varies:
+            argv, env = exchange.match.argv, exchange.match.env
+        elif about is None or strategy.name == "warm" or strategy.kind == "effect":
+            # What is started before the request can't know its id.
+            return strategy.spawn(exchange, input)
+        else:
+            argv, env = filling.argv, filling.env
+        if about is not None:
+            env = {**env, "HTTP_X_REQUEST_ID": about.id.decode("ascii")}
+        return strategy.spawn_as(exchange, input, argv, env)
 
     return spawn
 

@@ -51,7 +51,6 @@ GROUPS: Final = (
     "rights",
     "connections",
     "operation",
-    "other",
 )
 
 
@@ -188,9 +187,17 @@ def _make() -> list[Option]:
     add("metrics-path", "a path with figures for Prometheus (needs fastspawn[metrics])",
         values.url_path, "text", "/PATH")  # fmt: skip
 
-    group = "other"
     add("access-log", "a line per request on standard output (default: on)", values.boolean,
         "flag")  # fmt: skip
+    add("log-format", "common; combined: with referer, agent and what the process used; json: an "
+        "object a line, with all of it (default: common)", choice("common", "combined", "json"),
+        "text", "NAME")  # fmt: skip
+    add("request-id", "an id for each request: in X-Request-Id of the answer, in the command's "
+        "environment (HTTP_X_REQUEST_ID) and in the log; that of the request if its sender is "
+        "trusted (default: off)", values.boolean, "flag")  # fmt: skip
+    add("forwarded-allow-ips", "who is trusted with that: addresses and networks with commas, "
+        "unix (a Unix socket's clients) or * (default: 127.0.0.0/8,::1,unix)", values.sources,
+        "text", "ADDRESSES")  # fmt: skip
     return made
 
 

@@ -238,6 +238,12 @@ class Connection(asyncio.Protocol):
         version = parser.get_http_version()
         routing = self._routing
         route = routing.sole
+        fields = self._fields
+        about = None
+        if fields is not None:
+            self._fields = []
+            if routing.about is not None:
+                about = routing.about.read(self.peer, fields)
         if routing.own and (own := routing.own.get(self._target.partition(b"?")[0])):
             exchange: Exchange = own(
                 self,
@@ -247,12 +253,7 @@ class Connection(asyncio.Protocol):
                 version != "1.1",
                 parser.should_keep_alive(),
             )
-            if self._fields is not None:
-                self._fields = []
         elif route is None:
-            fields = self._fields
-            if fields is not None:
-                self._fields = []
             exchange = self._make_exchange(
                 parser.get_method(),
                 self._target,
@@ -269,6 +270,7 @@ class Connection(asyncio.Protocol):
                 version != "1.1",
                 parser.should_keep_alive(),
             )
+        exchange.about = about
         self._parsing = exchange
         self._target = b""
         self._progress = True
@@ -351,6 +353,7 @@ class Connection(asyncio.Protocol):
         # What the client may still be sending belongs to neither.
         keep = exchange.keep and exchange.complete
         other = self._make_exchange(method, target, exchange.http10, keep, fields)
+        other.about = exchange.about
         other.complete = exchange.complete
         if not other.complete:
             self._parsing = None

@@ -59,6 +59,7 @@ class Route:
     """One per route and event loop. ``spawn``, ``exchange``: what its mode has chosen.
 
     ``title``: for people and for figures; stays the same when the configuration is read again.
+    ``ids``: the command is told its request's.
     """
 
     __slots__ = (
@@ -70,6 +71,7 @@ class Route:
         "filling",
         "gateway",
         "heads",
+        "ids",
         "log",
         "max_body",
         "meter",
@@ -88,9 +90,11 @@ class Route:
         heads: Heads,
         delay: Delay,
         title: str,
+        ids: bool,
         meter: Meter | None,
     ) -> None:
         self.title = title
+        self.ids = ids
         self.config = config
         self.strategy = strategy
         self.admission = admission

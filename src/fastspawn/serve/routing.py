@@ -11,6 +11,7 @@ from .paths import BadPath, Found, Router, split
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from .about import Reader
     from .own import OwnExchange
     from .route import Match, Route
 
@@ -24,22 +25,25 @@ class Routing:
     ``sole``: the route of all requests, where there is only one and it wants to know nothing of
     them; then ``find`` need not be asked. ``nowhere``: where requests belong that are refused
     before a route is found; it starts nothing. ``own``: the paths that the server answers
-    itself. ``wants_fields``: some route does.
+    itself. ``about``: reads what else the fields say, if that is wanted. ``wants_fields``: some
+    route does, or ``about``.
     """
 
-    __slots__ = ("_router", "nowhere", "own", "routes", "sole", "wants_fields")
+    __slots__ = ("_router", "about", "nowhere", "own", "routes", "sole", "wants_fields")
 
     def __init__(
         self,
         routes: Sequence[Route],
         nowhere: Route,
         own: Mapping[bytes, type[OwnExchange]] = MappingProxyType({}),
+        about: Reader | None = None,
     ) -> None:
         self.routes = tuple(routes)
         self.nowhere = nowhere
         self.own = own
+        self.about = about
         self.sole = routes[0] if len(routes) == 1 and routes[0].plain else None
-        self.wants_fields = any(route.wants_fields for route in routes)
+        self.wants_fields = about is not None or any(route.wants_fields for route in routes)
         self._router: Router[Route] = Router()
         for route in routes:
             self._router.add(route.template, route.config.methods, route)

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Final
 
-from . import own
+from . import about, own
 from .access import AccessLog
 from .admission import Admission
 from .config import RouteConfig
@@ -97,7 +97,7 @@ class Service:
         self.idle = self.watch.deadlines(config.keep_alive_timeout)
         self.slow = self.watch.deadlines(config.header_timeout)
         self.lingering = self.watch.deadlines(_LINGER)
-        self.log = AccessLog(loop, sys.stdout.fileno()) if config.access_log else None
+        self.log = self._log(config)
 
         self._meters: Meters | None = None
         self.figures: Figures | None = None
@@ -138,11 +138,13 @@ class Service:
                     await route.strategy.close()
             raise
         self._retired += [route for route in known.values() if route not in routes]
-        self.routing = Routing(routes, self.routing.nowhere, own.answers(config))
+        self.routing = Routing(
+            routes, self.routing.nowhere, own.answers(config), about.reader(config)
+        )
         self.config = config
         self.idle.seconds = config.keep_alive_timeout
         self.slow.seconds = config.header_timeout
-        self._switch_log(config.access_log)
+        self._switch_log(config)
         self._unrouted = set(self.connections)
         self._reroute()
 
@@ -152,14 +154,20 @@ class Service:
         if self._unrouted:
             self._reroute_timer = self.loop.call_later(_REROUTE, self._reroute)
 
-    def _switch_log(self, on: bool) -> None:
-        if on == (self.log is not None):
+    def _switch_log(self, config: Config) -> None:
+        wanted = config.log_format if config.access_log else None
+        if wanted == (None if self.log is None else self.log.style):
             return
         if self.log is not None:
             self.log.flush()
-        self.log = AccessLog(self.loop, sys.stdout.fileno()) if on else None
+        self.log = self._log(config)
         for route in (*self.routing.routes, *self._retired, self.routing.nowhere):
             route.log = self._recorder(route)
+
+    def _log(self, config: Config) -> AccessLog | None:
+        if not config.access_log:
+            return None
+        return AccessLog(self.loop, sys.stdout.fileno(), config.log_format)
 
     def _recorder(self, route: Route) -> Recorder | None:
         return self.log if route.meter is None else Counting(route.meter, self.log)
@@ -182,6 +190,7 @@ class Service:
             heads,
             self.delay,
             name,
+            self.config.request_id,
             None if self._meters is None else self._meters.of(name),
         )
         route.log = self._recorder(route)

@@ -24,6 +24,7 @@ _PLACES: Final = ("fd", "uds", "host", "port")
 _FIXED: Final = (
     *("host", "port", "uds", "uds_mode", "fd", "backlog"),
     *("workers", "loop", "spawners", "max_inflight_total", "metrics_path"),
+    *("request_id",),
 )
 """Fields that a reload can't change."""
 _SUMS: Final = ("set_env", "pass_env", "rlimit")

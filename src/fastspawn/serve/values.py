@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import resource
@@ -103,6 +104,18 @@ def mode(text: str) -> int:
     if not re.fullmatch(r"0?o?[0-7]{3}", text, re.ASCII):
         raise ValueError(f"{text!r} is not a mode such as 660")
     return int(text[-3:], 8)
+
+
+def sources(text: str) -> tuple[str, ...]:
+    """Addresses and networks, ``unix`` or ``*``, with commas between them."""
+    found = tuple(word for each in text.split(",") if (word := each.strip()))
+    for each in found:
+        if each not in ("*", "unix"):
+            try:
+                ipaddress.ip_network(each, strict=False)
+            except ValueError:
+                raise ValueError(f"{each!r} is not an address or a network") from None
+    return found
 
 
 def media_type(text: str) -> str:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .output import Head
 
 _MAX_REDIRECTS: Final = 10
+_ID: Final = b"x-request-id"
 _SHOWN: Final = 1024
 """Bytes of output that failed, in the log."""
 
@@ -244,6 +245,8 @@ class CgiExchange(GatheringExchange):
             fields += b"\r\nContent-Length: %d" % length
         kept = KEEP_HTTP10 if self.http10 else KEEP
         end = kept if self.keep else CLOSE
+        if self.about is not None and all(name.lower() != _ID for name, _ in head.fields):
+            fields += self.about.end
         return self.route.heads.passed_on(head.status, head.reason, head.fields, fields + end)
 
     def _redirect(self, connection: Connection) -> None:
