@@ -235,7 +235,7 @@ class Server:
         except BaseException:
             self.stop()
             raise
-        found = re.search(r" on http://\S+:(\d+)", self.errors())
+        found = re.search(r" on https?://\S+:(\d+)", self.errors())
         self.port = int(found[1]) if found else 0
 
     def errors(self) -> str:

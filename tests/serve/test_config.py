@@ -25,6 +25,11 @@ header-timeout = "1m"
 graceful-timeout = "none"
 access-log = false
 log-format = "json"
+ssl-certfile = "/cert"
+ssl-keyfile = "/key"
+ssl-keyfile-password = "x"
+ssl-ca-certs = "/ca"
+ssl-ciphers = "ALL"
 request-id = true
 forwarded-allow-ips = "10.0.0.0/8, unix"
 max-inflight-total = 12
@@ -111,6 +116,11 @@ def test_every_key(tmp_path: Path) -> None:
         graceful_timeout=None,
         access_log=False,
         log_format="json",
+        ssl_certfile="/cert",
+        ssl_keyfile="/key",
+        ssl_keyfile_password="x",
+        ssl_ca_certs="/ca",
+        ssl_ciphers="ALL",
         request_id=True,
         forwarded_allow_ips=("10.0.0.0/8", "unix"),
         max_inflight_total=12,
@@ -207,7 +217,8 @@ def test_every_option_is_a_variable(option: options.Option, tmp_path: Path) -> N
     number = "1" if option.kind == "flag" else "3"
     text = texts.get(option.name, number)
     flag = f"--{option.name}" if option.kind == "flag" else f"--{option.name}={text}"
-    assert parse(**{option.variable: text}) == parse(flag)
+    more = ("--ssl-certfile", "3") if option.name.startswith("ssl-") else ()
+    assert parse(*more, **{option.variable: text}) == parse(*more, flag)
 
 
 def test_a_place_to_listen_replaces_the_others_below(tmp_path: Path) -> None:

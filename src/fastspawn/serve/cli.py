@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from fastspawn import _core
 
-from . import listen, rights, server, settings, systemd, workers
+from . import listen, rights, server, settings, systemd, tls, workers
 from .cgi.scripts import ScriptDirectory
 from .config import Config, RouteConfig
 from .filling import Filling
@@ -37,6 +37,9 @@ of the file (max-inflight). A flag goes before a variable, and that before the f
 CMD answers what no route does; without routes it is "echo hi".
 """
 _USAGE: Final = "python -m fastspawn.serve [options] [--] [CMD ARG...]"
+
+
+_PASSWORD: Final = OPTIONS["ssl-keyfile-password"].variable
 
 
 class UsageError(ValueError):
@@ -98,6 +101,10 @@ def check(config: Config) -> None:
         _core.backend()
     except ValueError as error:
         raise UsageError(str(error)) from error
+    try:
+        tls.context(config)
+    except tls.TlsError as error:
+        raise UsageError(str(error)) from error
     for route in config.routes:
         where = "" if len(config.routes) == 1 else f"{settings.title(route)}: "
         if route.cgi_dir is not None:
@@ -137,13 +144,16 @@ def check_rights(config: Config) -> None:
 def _run(argv: Sequence[str]) -> int:
     if argv and argv[0] == workers.FLAG:
         return workers.work(argv[1:])
-    config = parse(argv)
+    environ = dict(os.environ)
+    os.environ.pop(_PASSWORD, None)  # it is no command's business
+    config = parse(argv, environ)
     check(config)
     fds = systemd.listen_fds()
     notifier = systemd.Notifier()
     socks = [listen.adopt(fd, config.backlog) for fd in fds] or listen.listen(config)
     check_rights(config)
-    where = ", ".join(map(listen.name, socks))
+    scheme = "http" if config.ssl_certfile is None else "https"
+    where = ", ".join(listen.name(sock, scheme) for sock in socks)
 
     def ready() -> None:
         what, how = _summary(config.routes)
@@ -160,7 +170,7 @@ def _run(argv: Sequence[str]) -> int:
             listen.unlink(config.uds)
 
     def reread() -> Config:
-        found = parse(argv)
+        found = parse(argv, environ)
         check(found)
         check_rights(found)
         return found

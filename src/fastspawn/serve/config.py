@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from .paths import ANY_PATH
@@ -96,6 +96,13 @@ class Config:
     """Permission bits; None: as the umask has it."""
     fd: int | None = None
     backlog: int = 2048
+    ssl_certfile: str | None = None
+    """None: no TLS."""
+    ssl_keyfile: str | None = None
+    ssl_keyfile_password: str | None = field(default=None, repr=False)
+    ssl_ca_certs: str | None = None
+    """Clients must have a certificate of these."""
+    ssl_ciphers: str | None = None
     workers: int = 1
     loop: LoopName = "asyncio"
     spawners: int | None = None

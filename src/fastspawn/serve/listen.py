@@ -66,13 +66,13 @@ def multiply(sock: socket.socket, count: int, backlog: int) -> list[socket.socke
     return socks
 
 
-def name(sock: socket.socket) -> str:
+def name(sock: socket.socket, scheme: str = "http") -> str:
     """Where clients find it."""
     address = sock.getsockname()
     if sock.family == socket.AF_INET6:
-        return f"http://[{address[0]}]:{address[1]}"
+        return f"{scheme}://[{address[0]}]:{address[1]}"
     if sock.family == socket.AF_INET:
-        return f"http://{address[0]}:{address[1]}"
+        return f"{scheme}://{address[0]}:{address[1]}"
     return f"unix:{os.fsdecode(address)}"
 
 

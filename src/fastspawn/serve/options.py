@@ -43,6 +43,7 @@ class Option:
 GROUPS: Final = (
     "configuration",
     "where to listen",
+    "TLS",
     "processes",
     "routes",
     "commands",
@@ -79,6 +80,17 @@ def _make() -> list[Option]:
         "MODE")  # fmt: skip
     add("fd", "an inherited socket instead", number(0, 1 << 20), "number", "FD")
     add("backlog", "connections not yet accepted (default: 2048)", number(1), "number", "N")
+
+    group = "TLS"
+    add("ssl-certfile", "serve HTTPS with this certificate (chain), read again at SIGHUP",
+        values.path, "text", "FILE")  # fmt: skip
+    add("ssl-keyfile", "its key (default: in the same file)", values.path, "text", "FILE")
+    add("ssl-keyfile-password", "of the key; better in FASTSPAWN_SSL_KEYFILE_PASSWORD", str,
+        "text", "TEXT")  # fmt: skip
+    add("ssl-ca-certs", "clients must have a certificate that one of these has signed",
+        values.path, "text", "FILE")  # fmt: skip
+    add("ssl-ciphers", "in OpenSSL's notation, for TLS 1.2 (default: Python's)", str, "text",
+        "LIST")  # fmt: skip
 
     group = "processes"
     add("workers", "server processes on the same port (default: 1)", number(1), "number", "N")

@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         current = self._current
-        if current is None and not self._ahead:
+        if (current is None and not self._ahead) or not self.service.half_closes:
             return False
         self._shut = self._deaf = True
         parsing = self._parsing
@@ -609,7 +609,8 @@ class Connection(asyncio.Protocol):
             return
         if linger and not self._shut:
             self._update_reading()
-            transport.write_eof()
+            if self.service.half_closes:
+                transport.write_eof()
             self._wait(self.service.lingering)
         else:
             transport.close()

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastspawn import TemplateError, WorkerError
 
-from . import link, settings
+from . import link, settings, tls
 from .pool import LentPool, Pool
 from .protocol import Connection
 from .service import Service
@@ -26,6 +26,7 @@ from .systemd import Notifier
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Callable
 
     from .config import Config
@@ -118,8 +119,9 @@ class _Stop:
 class _Reloader:
     """Puts new configurations into force, one after the other."""
 
-    def __init__(self, service: Service, notifier: Notifier) -> None:
+    def __init__(self, service: Service, notifier: Notifier, secure: ssl.SSLContext | None) -> None:
         self._service = service
+        self._secure = secure
         self._notifier = notifier
         self._next: Config | None = None
         self._note = ""
@@ -148,7 +150,9 @@ class _Reloader:
             self._next, note = None, self._note
             try:
                 await self._service.load(config)
-            except (OSError, TemplateError) as error:
+                if self._secure is not None:
+                    tls.renew(self._secure, config)
+            except (OSError, TemplateError, tls.TlsError) as error:
                 _say(f"not reloaded: {error}")
             else:
                 if note:
@@ -213,7 +217,12 @@ async def _serve(
     except TemplateError as error:
         raise StartError(f"--strategy snapshot: {error}") from error
     service.start()
-    reloader = _Reloader(service, notifier)
+    try:
+        secure = tls.context(config)
+    except tls.TlsError as error:
+        raise StartError(str(error)) from error
+    service.half_closes = secure is None
+    reloader = _Reloader(service, notifier, secure)
     # Without a handler it would end the server.
     text = "not restarted: that takes --workers" if upstream is None else ""
     loop.add_signal_handler(signal.SIGUSR2, lambda: _say(text) if text else None)
@@ -239,7 +248,12 @@ async def _serve(
     servers = []
     for sock in sockets:
         servers.append(
-            await loop.create_server(lambda: Connection(service), sock=sock, backlog=_ACCEPTS)
+            await loop.create_server(
+                lambda: Connection(service),
+                sock=sock,
+                backlog=_ACCEPTS,
+                **tls.arguments(config, secure),
+            )
         )
         sock.listen(config.backlog)
     # What there is now stays: the collector need not look at it again.

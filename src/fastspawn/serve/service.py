@@ -59,6 +59,7 @@ class Service:
         "connections",
         "delay",
         "figures",
+        "half_closes",
         "idle",
         "leaving",
         "lingering",
@@ -87,6 +88,8 @@ class Service:
         self._heads: dict[str, Heads] = {}
         self.delay = Delay(loop, _HOLD)
         self.connections: set[Connection] = set()
+        self.half_closes = True
+        """One side of a connection can end without the other: not with TLS, as asyncio has it."""
         self.leaving = False
         """It will stop soon: no longer ready."""
         self.retiring = False

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from fastspawn.pool import default_size
 
-from . import configfile, options, paths
+from . import configfile, options, paths, tls
 from .config import Config, RouteConfig
 from .filling import Filling, why_not_alike
 
@@ -25,6 +25,7 @@ _FIXED: Final = (
     *("host", "port", "uds", "uds_mode", "fd", "backlog"),
     *("workers", "loop", "spawners", "max_inflight_total", "metrics_path"),
     *("request_id",),
+    *tls.FIELDS,
 )
 """Fields that a reload can't change."""
 _SUMS: Final = ("set_env", "pass_env", "rlimit")
@@ -103,6 +104,9 @@ def _config(merged: dict[str, Any]) -> Config:
     _add_up(routes)
     merged["loop"] = _loop(merged.get("loop", "auto"))
     _own_paths(merged)
+    for name in tls.FIELDS:
+        if name in merged and "ssl_certfile" not in merged:
+            raise SettingsError(f"--{name} needs --ssl-certfile".replace("_", "-"))
     if merged.get("metrics_path") is not None and find_spec("prometheus_client") is None:
         raise SettingsError(
             "--metrics-path needs prometheus-client: pip install 'fastspawn[metrics]'"
