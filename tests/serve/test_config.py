@@ -25,6 +25,7 @@ header-timeout = "1m"
 graceful-timeout = "none"
 access-log = false
 log-format = "json"
+proxy-headers = true
 ssl-certfile = "/cert"
 ssl-keyfile = "/key"
 ssl-keyfile-password = "x"
@@ -116,6 +117,7 @@ def test_every_key(tmp_path: Path) -> None:
         graceful_timeout=None,
         access_log=False,
         log_format="json",
+        proxy_headers=True,
         ssl_certfile="/cert",
         ssl_keyfile="/key",
         ssl_keyfile_password="x",

@@ -120,6 +120,7 @@ class Config:
     access_log: bool = True
     log_format: LogFormat = "common"
     request_id: bool = False
+    proxy_headers: bool = False
     forwarded_allow_ips: tuple[str, ...] = ("127.0.0.0/8", "::1", "unix")
     """Whose word on a request's origin counts: addresses, networks, ``unix`` or ``*``."""
 

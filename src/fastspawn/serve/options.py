@@ -207,7 +207,9 @@ def _make() -> list[Option]:
     add("request-id", "an id for each request: in X-Request-Id of the answer, in the command's "
         "environment (HTTP_X_REQUEST_ID) and in the log; that of the request if its sender is "
         "trusted (default: off)", values.boolean, "flag")  # fmt: skip
-    add("forwarded-allow-ips", "who is trusted with that: addresses and networks with commas, "
+    add("proxy-headers", "believe the X-Forwarded-For and X-Forwarded-Proto of who is trusted: "
+        "for the log and for scripts (default: off)", values.boolean, "flag")  # fmt: skip
+    add("forwarded-allow-ips", "who is trusted with these: addresses and networks with commas, "
         "unix (a Unix socket's clients) or * (default: 127.0.0.0/8,::1,unix)", values.sources,
         "text", "ADDRESSES")  # fmt: skip
     return made

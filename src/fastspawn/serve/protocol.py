@@ -270,7 +270,9 @@ class Connection(asyncio.Protocol):
                 version != "1.1",
                 parser.should_keep_alive(),
             )
-        exchange.about = about
+        if about is not None:
+            exchange.about = about
+            exchange.peer = about.peer or exchange.peer
         self._parsing = exchange
         self._target = b""
         self._progress = True
@@ -353,7 +355,7 @@ class Connection(asyncio.Protocol):
         # What the client may still be sending belongs to neither.
         keep = exchange.keep and exchange.complete
         other = self._make_exchange(method, target, exchange.http10, keep, fields)
-        other.about = exchange.about
+        other.about, other.peer = exchange.about, exchange.peer
         other.complete = exchange.complete
         if not other.complete:
             self._parsing = None

@@ -34,8 +34,8 @@ class Request:
     """What the environment is made of.
 
     ``fields``: names in lower case, in the order of their arrival. ``remote`` and ``local``:
-    address and port, None for a Unix socket. ``length``: bytes of the body, None if there is
-    none or its length is not known.
+    address and port (0: not known), None for a Unix socket. ``length``: bytes of the body, None if
+    there is none or its length is not known.
     """
 
     method: bytes
@@ -120,7 +120,7 @@ def environment(request: Request, script: Script, settings: Settings) -> dict[by
     env[b"QUERY_STRING"] = target.query
     # Without a look-up of the name, the address is its substitute (RFC 3875 section 4.1.9).
     env[b"REMOTE_ADDR"] = env[b"REMOTE_HOST"] = b"" if remote is None else remote[0]
-    if remote is not None:
+    if remote is not None and remote[1]:
         env[b"REMOTE_PORT"] = b"%d" % remote[1]
     if request.length is not None:
         env[b"CONTENT_LENGTH"] = b"%d" % request.length

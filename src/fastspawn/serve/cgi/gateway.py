@@ -116,15 +116,20 @@ class Gateway:
     def _request(self, exchange: CgiExchange, match: Match, path: bytes) -> Request:
         connection = exchange.connection
         assert connection is not None
-        transport = connection.transport
+        transport, about = connection.transport, exchange.about
+        remote = _address(transport.get_extra_info("peername"))
+        https = transport.get_extra_info("sslcontext") is not None
+        if about is not None:
+            remote = (about.peer, 0) if about.peer else remote
+            https = https if about.https is None else about.https
         return Request(
             method=exchange.method,
             target=parse_target(exchange.target, path),
             version=b"HTTP/1.0" if exchange.http10 else b"HTTP/1.1",
             fields=match.fields,
-            remote=_address(transport.get_extra_info("peername")),
+            remote=remote,
             local=_address(transport.get_extra_info("sockname")),
-            https=transport.get_extra_info("sslcontext") is not None,
+            https=https,
         )
 
     def _settings_for(self, env: Mapping[str, str]) -> Settings:
