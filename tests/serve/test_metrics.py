@@ -172,6 +172,7 @@ def test_counts_of_workers_that_are_gone(serve: Serve) -> None:
     assert figures("workers_replaced_total") == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_worker_that_hangs(serve: Serve) -> None:
     """What it told last has to do."""
     server = serve(*PATH, "--workers", "2")
