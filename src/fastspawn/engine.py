@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import os
 import select
+import sys
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
@@ -60,6 +61,18 @@ def _stop_all() -> None:
 
 
 atexit.register(_stop_all)
+_registered_in = 0
+"""The process in which it will be called in multiprocessing's way, too."""
+
+
+def _stop_at_exit() -> None:
+    """A process of multiprocessing may end without atexit: it calls its own finalizers."""
+    global _registered_in
+    if "multiprocessing.util" in sys.modules and _registered_in != os.getpid():
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _stop_all, exitpriority=0)
+        _registered_in = os.getpid()
 
 
 class Engine(EngineCore):
@@ -97,6 +110,7 @@ class Engine(EngineCore):
         self._loop = loop
         loop.add_reader(self._fd, self._drain)
         _running.add(self)
+        _stop_at_exit()
 
     async def close(self) -> None:
         """Kill what runs, let every job end, end the threads. May be called twice.

@@ -26,6 +26,19 @@ def poll(condition: Callable[[], object], what: str, bound: float = BOUND) -> No
         time.sleep(0.005)
 
 
+def settled(read: Callable[[], int]) -> int:
+    """What ``read`` returns when it no longer changes."""
+    end = time.monotonic() + BOUND
+    last, since = read(), time.monotonic()
+    while time.monotonic() < since + 0.5:
+        assert time.monotonic() < end, "it goes on and on"
+        now = read()
+        if now != last:
+            last, since = now, time.monotonic()
+        time.sleep(0.01)
+    return last
+
+
 def alive(pid: int) -> bool:
     """A zombie is not."""
     state = subprocess.run(

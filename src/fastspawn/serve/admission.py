@@ -82,6 +82,11 @@ class Admission:
         if self._queue.pop(entrant, None) is None:
             self._refusals.withdraw(entrant)
 
+    def dismiss(self) -> None:
+        """Refuse all that wait."""
+        while self._queue:
+            self._queue.popitem(last=False)[0].overloaded()
+
     def close(self) -> None:
         """Forget all that wait, and the timer. Those who have lost hear of it."""
         self._refusals.close()

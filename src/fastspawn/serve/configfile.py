@@ -95,7 +95,7 @@ class _Reader:
                 return value
             if key == "methods":
                 return values.methods(",".join(_texts(value)) if value else "")
-            return _of(OPTIONS[key], value)
+            return value_of(OPTIONS[key], value)
         except ValueError as error:
             self._refuse(section, key, str(error))
 
@@ -157,8 +157,8 @@ def _command(value: Any) -> str | tuple[str, ...]:
     return command
 
 
-def _of(option: Option, value: Any) -> Any:
-    """The value of an option. Raises ValueError."""
+def value_of(option: Option, value: Any) -> Any:
+    """The value of an option, from one as TOML has it. Raises ValueError."""
     if option.kind == "flag":
         if not isinstance(value, bool):
             raise ValueError(f"{value!r} is neither true nor false")

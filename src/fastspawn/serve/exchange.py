@@ -16,11 +16,9 @@ has lost it (client gone, refused half-way) only waits for its process to end.
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING, Any, Final
 
-from fastspawn import WorkerError
-
+from .outcome import OVERLOADED, failure
 from .response import (
     CHUNK_END,
     CLOSE,
@@ -38,9 +36,6 @@ if TYPE_CHECKING:
     from .protocol import Connection
     from .route import Match, Route
     from .strategy import Job
-
-# What passes when others have ended: worth another try.
-_SCARCE: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
 
 _RETRY_AFTER: Final = b"\r\nRetry-After: 1"
 """Seconds (RFC 9110 section 10.2.3)."""
@@ -226,7 +221,7 @@ class Exchange:
                 connection.resume_body()
 
     def overloaded(self) -> None:
-        self.refuse(503, b"too many requests are running\n", _RETRY_AFTER)
+        self.refuse(OVERLOADED.status, OVERLOADED.text, _RETRY_AFTER)
 
     # ---- the answer: called by the strategy
 
@@ -354,29 +349,9 @@ class Exchange:
                     b"".join((chunk_start(len(job.output)), job.output, CHUNK_END))
                 )
             self._cut(connection)
-        elif job.error is not None:
-            error = job.error
-            why = str(error.strerror) if isinstance(error, OSError) else "no memory"
-            text = b"the command could not be started: %b\n" % why.encode()
-            if isinstance(error, WorkerError):
-                self._send_error(connection, 502, text)
-            elif isinstance(error, MemoryError) or error.errno in _SCARCE:
-                self._send_error(connection, 503, text, _RETRY_AFTER)
-            else:
-                self._send_error(connection, 500, text)
-        elif job.timed_out:
-            self._send_error(connection, 504, b"the command did not finish in time\n")
-        elif job.truncated:
-            self._send_error(connection, 500, b"the command wrote too much\n")
-        elif job.returncode is not None and job.returncode < 0:
-            text = b"the command was killed by signal %d\n" % -job.returncode
-            self._send_error(connection, 500, text)
-        elif job.returncode is not None:
-            text = b"the command exited with status %d\n" % job.returncode
-            self._send_error(connection, 500, text)
         else:
-            # Somebody else reaped it.
-            self._send_error(connection, 500, b"the command's exit status was lost\n")
+            status, text, passing = failure(job)
+            self._send_error(connection, status, text, _RETRY_AFTER if passing else b"")
 
     def _send_error(
         self, connection: Connection, status: int, text: bytes, fields: bytes = b""

@@ -100,7 +100,7 @@ def _config(merged: dict[str, Any]) -> Config:
     }  # fmt: skip
     if rest or not given:
         given = [*given, rest]
-    routes = tuple(_route(common, each) for each in given)
+    routes = tuple(make_route(common, each) for each in given)
     _add_up(routes)
     merged["loop"] = _loop(merged.get("loop", "auto"))
     _own_paths(merged)
@@ -114,7 +114,8 @@ def _config(merged: dict[str, Any]) -> Config:
     return Config(routes=routes, **merged)
 
 
-def _route(common: Mapping[str, Any], own: Mapping[str, Any]) -> RouteConfig:
+def make_route(common: Mapping[str, Any], own: Mapping[str, Any]) -> RouteConfig:
+    """One route from its own fields, and what counts where it has none. Raises SettingsError."""
     fields = {**common, **own}
     where = fields.pop("where", None)
     if "cgi_dir" in fields:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fastspawn.serve.paths import Hole
@@ -71,10 +72,14 @@ class Gateway:
 
     def invocation(self, exchange: CgiExchange) -> Invocation:
         """What the request asks for. Raises Refused. Looks into the directory of scripts."""
-        if exchange.method == b"TRACE":
+        match = exchange.match
+        return self.invoke(self._request(exchange, match, match.path.encode()), match)
+
+    def invoke(self, request: Request, match: Match, mounted: bytes = b"") -> Invocation:
+        """Likewise. ``mounted``: the path before the part of it that ``match`` knows."""
+        if request.method == b"TRACE":
             # It would show a script's page what the browser has added to the request.
             raise Refused(405, b"not for scripts\n", _ALLOW)
-        match = exchange.match
         path = match.path.encode()
         if self._directory is None:
             script = self._split(path)
@@ -88,9 +93,9 @@ class Gateway:
             argv = (*self._sandbox, script.file)
             # RFC 3875 section 7.2.
             cwd = os.path.dirname(script.file) if self._cwd is None else None
-        env = environment(
-            self._request(exchange, match, path), script, self._settings_for(match.env)
-        )
+        if mounted:
+            script = replace(script, name=mounted + script.name)
+        env = environment(request, script, self._settings_for(match.env))
         name = os.path.basename(script.file)
         return Invocation(argv, env, cwd, name.startswith(b"nph-"))
 

@@ -146,6 +146,20 @@ class NphParser(HeadParser):
         return line + b"\r\n" + rest
 
 
+class NphFieldsParser(HeadParser):
+    """Likewise, where somebody else writes the response: its status and fields become a head."""
+
+    __slots__ = ()
+
+    def _line(self, line: bytes) -> bool:
+        if self._fields:
+            return super()._line(line)
+        if _STATUS_LINE.fullmatch(line) is None:
+            raise BadOutput(f"not a status line of HTTP/1: {_shown(line)}")
+        self._fields.append((b"Status", b"status", line.partition(b" ")[2]))
+        return False
+
+
 class Body:
     """How much of a script's body its client is sent. ``head_only``: the answer is to a HEAD."""
 

@@ -1,0 +1,421 @@
+"""ProcessApp under real servers: uvicorn and granian."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import httpx_sse
+import pytest
+
+from asgi.harness import AsgiServer
+from fastspawn import Command, Limits
+from fastspawn.asgi import ProcessApp
+from serve.harness import BOUND, alive, children, poll, settled
+
+Serve = Callable[..., AsgiServer]
+
+HOLD = 'echo $$ > "$0.new"; mv "$0.new" "$0"; exec sleep 60'
+
+WAYS = r"""
+case $PATH_INFO in
+*/whole) printf 'Content-Type: text/x-a\nSet-Cookie: a=1\nSet-Cookie: b=2\n\nall of it';;
+*/status) printf 'Status: 418 Short and stout\nContent-Type: text/plain\n\nno coffee';;
+*/moved) printf 'Location: http://example.org/\n\n';;
+*/local) printf 'Location: /sub/dir/whole\n\n';;
+*/elsewhere) printf 'Location: /other\n\n';;
+*/around) printf 'Location: /sub/dir/around\n\n';;
+*/bad) echo 'no header';;
+*/short) printf 'Content-Type: text/plain\nContent-Length: 100\n\nshort';;
+*/fail) exit 3;;
+*/killed) kill -9 $$;;
+*/late) sleep 60;;
+*/length) printf 'Content-Type: text/plain\n\n%s:' "$CONTENT_LENGTH"; wc -c;;
+*/env) printf 'Content-Type: text/plain\n\n'; env;;
+*/breaks) printf 'Content-Type: text/plain\n\nbegun'; sleep 0.2; exit 1;;
+esac
+"""
+
+
+@pytest.fixture(params=["uvicorn", "granian"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def written(path: Path) -> str:
+    poll(path.exists, "what a process writes")
+    return path.read_text()
+
+
+def test_raw(serve: Serve, kind: str) -> None:
+    server = serve(kind, command=["cat"], content_type="text/x-cat", max_body=100_000)
+    with server.connect() as client:
+        client.post(b"hello")
+        answer = client.read()
+        assert (answer.status, answer.body) == (200, b"hello")
+        assert answer.fields["content-type"] == "text/x-cat"
+        assert answer.fields["content-length"] == "5"
+        client.get()
+        assert client.read().body == b""
+        client.request("HEAD", "/")
+        assert client.read(head=True).fields["content-type"] == "text/x-cat"
+        client.request(
+            "POST", "/", "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"
+        )
+        assert client.read().body == b"abcdef"
+    with server.connect() as client:
+        client.request("POST", "/", "Content-Length: 100001")
+        assert client.read().status == 413
+    with server.connect() as client:
+        client.request("POST", "/", "Transfer-Encoding: chunked")
+        client.send(b"c350\r\n" + b"x" * 50_000 + b"\r\n")
+        client.send(b"c351\r\n" + b"x" * 50_001 + b"\r\n")
+        assert client.read_head().status == 413
+    assert server.get("/a/../b").status == 400
+    assert server.get("/a%2fb").status == 400
+    server.stop()
+    assert "Traceback" not in server.errors()
+
+
+def test_cgi(serve: Serve, kind: str) -> None:
+    server = serve(
+        kind, app="mounted", mode="cgi", command=["sh", "-c", WAYS], exec_timeout=3
+    )  # fmt: skip
+    with server.connect() as client:
+        client.get("/sub/dir/whole")
+        head = client.read_until(b"\r\n\r\n")
+        assert re.findall(rb"(?i)set-cookie: (...)", head) == [b"a=1", b"b=2"]
+        assert client.read_exactly(9) == b"all of it"
+        client.request("HEAD", "/sub/dir/status")
+        assert client.read(head=True).status == 418
+
+    statuses = {
+        "status": 418,
+        "moved": 302,
+        "elsewhere": 302,
+        "around": 502,
+        "bad": 502,
+        "short": 502,
+        "fail": 500,
+        "killed": 500,
+        "late": 504,
+    }
+    found = {name: server.get(f"/sub/dir/{name}") for name in statuses}
+    assert {name: answer.status for name, answer in found.items()} == statuses
+    assert found["moved"].fields["location"] == "http://example.org/"
+    assert found["elsewhere"].fields["location"] == "/other"
+    assert b"status 3" in found["fail"].body
+    assert b"signal 9" in found["killed"].body
+
+    env = dict(
+        line.split("=", 1)
+        for line in server.get("/sub/dir/x%20y/env?a=b&c", "X-Test: 1", "Proxy: no")
+        .body.decode()
+        .splitlines()
+    )
+    assert env["SCRIPT_NAME"] == "/sub/dir"
+    assert env["PATH_INFO"] == "/x y/env"
+    assert env["QUERY_STRING"] == "a=b&c"
+    assert env["REQUEST_URI"] == "/sub/dir/x%20y/env?a=b&c"
+    assert env["REMOTE_ADDR"] == env["SERVER_ADDR"] == "127.0.0.1"
+    assert env["SERVER_PORT"] == str(server.port)
+    assert env["SERVER_NAME"] == env["HTTP_HOST"] == "test"
+    assert env["SERVER_PROTOCOL"] == "HTTP/1.1"
+    assert env["HTTP_X_TEST"] == "1"
+    assert "HTTP_PROXY" not in env
+    assert "APP_OPTIONS" not in env
+
+    with server.connect() as client:
+        client.get("/sub/dir/breaks")
+        answer = client.read()
+        assert answer.status == 200
+        assert (answer.body, answer.complete) == (b"begun", False)
+
+
+def test_a_local_redirect(serve: Serve, kind: str) -> None:
+    server = serve(kind, app="mounted", mode="cgi", command=["sh", "-c", WAYS], max_inflight=1)
+    with server.connect() as client:
+        client.request("POST", "/sub/dir/local", "Content-Length: 4", body=b"body")
+        head = client.read_until(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        assert client.read_exactly(9) == b"all of it"
+    assert server.get("/sub/dir/status").status == 418
+
+
+def test_a_body_without_a_length(serve: Serve, kind: str) -> None:
+    """It is kept to its end, in a file where it is long, so that CONTENT_LENGTH is right."""
+    server = serve(kind, app="mounted", mode="cgi", command=["sh", "-c", WAYS], buffer_body="1M")
+    for size in (5, 1_000_000):
+        with server.connect() as client:
+            client.request("POST", "/sub/dir/length", "Transfer-Encoding: chunked")
+            data = b"x" * size
+            client.send(b"%x\r\n%b\r\n" % (size, data))
+            client.send(b"0\r\n\r\n")
+            assert client.read().body.split() == [b"%d:%d" % (size, size)]
+    with server.connect() as client:
+        client.request("POST", "/sub/dir/length", "Content-Length: 7", body=b"1234567")
+        assert client.read().body.split() == [b"7:7"]
+        client.get("/sub/dir/length")
+        assert client.read().body.split() == [b":0"]
+    with server.connect() as client:
+        client.request("POST", "/sub/dir/length", "Transfer-Encoding: chunked")
+        client.send(b"%x\r\n%b\r\n" % (1 << 20, b"x" * (1 << 20)) + b"1\r\nx\r\n")
+        assert client.read_head().status == 413
+
+
+def test_streams_both_ways(serve: Serve, kind: str) -> None:
+    """Each line comes back while the request is still being sent."""
+    server = serve(
+        kind, command=["sh", "-c", 'echo begin; while read line; do echo "<$line>"; done']
+    )
+    with server.connect() as client:
+        client.request("POST", "/", "Transfer-Encoding: chunked")
+        client.send(b"2\r\n0\n\r\n")
+        assert client.read_head().status == 200
+        assert client.read_until(b"<0>\n")
+        for i in range(1, 5):
+            client.send(b"2\r\n%d\n\r\n" % i)
+            assert client.read_until(b"<%d>\n" % i)
+        client.send(b"0\r\n\r\n")
+        assert client.read_until(b"\r\n0\r\n\r\n")
+
+
+def test_a_client_that_leaves(serve: Serve, kind: str, tmp_path: Path) -> None:
+    """The process is ended, also one that waits, and its place is free again."""
+    pid = tmp_path / "pid"
+    server = serve(kind, command=["sh", "-c", HOLD, str(pid)], max_inflight=1)
+    held: list[int] = []
+    for _ in range(2):
+        with server.connect() as client:
+            client.get()
+            held.append(int(written(pid)))
+        poll(lambda: not alive(held[-1]), "the process's end")
+        pid.unlink()
+
+
+def test_overload(serve: Serve, kind: str, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    server = serve(
+        kind,
+        command=["sh", "-c", f'test -e "$0" && exec echo hi; {HOLD}', str(pid)],
+        max_inflight=1,
+        queue=1,
+        queue_timeout="60s",
+    )
+    with server.connect() as first, server.connect() as second, server.connect() as third:
+        first.get()
+        held = int(written(pid))
+        second.get()
+        third.get()
+        answers = []
+        for client in (third, second):
+            # Which of the two is refused is up to the server's order.
+            client.sock.settimeout(0.5)
+            try:
+                answers.append(client.read())
+            except TimeoutError:
+                client.sock.settimeout(BOUND)
+                waiting = client
+        (refused,) = answers
+        assert refused.status == 503
+        assert refused.fields["retry-after"] == "1"
+        first.sock.close()
+        assert waiting.read().body == b"hi\n"
+    poll(lambda: not alive(held), "the process's end")
+
+
+def test_a_queue_that_moves_too_slowly(serve: Serve, kind: str, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    server = serve(kind, command=["sh", "-c", HOLD, str(pid)], max_inflight=1, queue_timeout=0.2)
+    with server.connect() as first:
+        first.get()
+        held = int(written(pid))
+        assert server.get().status == 503
+    poll(lambda: not alive(held), "the process's end")
+
+
+COUNTS = """
+import os, sys
+block = b"x" * 65536
+for i in range(1024):
+    sys.stdout.buffer.write(block)
+    sys.stdout.buffer.flush()
+    with open(sys.argv[1], "ab") as file: file.write(b".")
+"""
+
+
+def test_a_slow_client(serve: Serve, kind: str, tmp_path: Path) -> None:
+    """It throttles the process: of 64 MiB only what buffers hold is written; then all is."""
+    count = tmp_path / "count"
+    count.touch()
+    server = serve(kind, command=[sys.executable, "-c", COUNTS, str(count)])
+    with server.connect() as client:
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        client.get()
+        poll(lambda: count.stat().st_size, "a first block")
+        assert settled(lambda: count.stat().st_size) < 512
+        client.read_head()
+        received = 0
+        while chunk := client.read_chunk():
+            received += len(chunk)
+        assert (received, client.last_seen) == (1024 * 65536, True)
+
+
+def test_a_process_that_does_not_read(serve: Serve, kind: str, tmp_path: Path) -> None:
+    """It throttles the client. While nothing is read from that, no server of ASGI can see it
+    leave: the time limit ends the process."""
+    pid = tmp_path / "pid"
+    server = serve(kind, command=["sh", "-c", HOLD, str(pid)], exec_timeout=5)
+    with server.connect() as client:
+        client.request("POST", "/", "Transfer-Encoding: chunked")
+        client.send(b"1\r\nx\r\n")
+        held = int(written(pid))
+        chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
+        client.sock.settimeout(1)
+
+        def send() -> None:
+            for _ in range(4096):
+                client.send(chunk)
+
+        with pytest.raises(TimeoutError):
+            send()
+    poll(lambda: not alive(held), "the process's end")
+
+
+def test_server_sent_events(serve: Serve, kind: str, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    script = (
+        "for i in 1 2 3; do "
+        "printf 'id: %s\\nevent: tick\\ndata: one\\ndata: two %s\\n\\n' $i $i; "
+        'while ! test -e "$0.$i"; do sleep 0.02; done; done'
+    )
+    server = serve(kind, command=["sh", "-c", script, str(go)], content_type="text/event-stream")
+    url = f"http://127.0.0.1:{server.port}/"
+    with (
+        httpx.Client(timeout=BOUND, trust_env=False) as client,
+        httpx_sse.connect_sse(client, "GET", url) as source,
+    ):
+        seen = []
+        for event in source.iter_sse():
+            seen.append((event.event, event.id, event.data))
+            go.with_name(f"go.{len(seen)}").touch()  # only now does the next one come
+    assert seen == [("tick", str(i), f"one\ntwo {i}") for i in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags"),
+    [
+        ("uvicorn", ("--lifespan", "off", "--timeout-graceful-shutdown", "1")),
+        ("granian", ("--workers-kill-timeout", "1")),
+    ],
+)
+def test_without_a_lifespan(serve: Serve, kind: str, flags: tuple[str, ...]) -> None:
+    """The first request starts what is needed; a server that ends leaves no process."""
+    server = serve(kind, app="lazy", flags=flags, command=["sh", "-c", "echo $$; exec sleep 60"])
+    with server.connect() as client:
+        client.get("/sub/dir/")
+        client.read_head()
+        pid = int(client.read_chunk())
+        assert alive(pid)
+        server.stop()
+    poll(lambda: not alive(pid), "the process's end")
+
+
+def test_a_start_that_fails(tmp_path: Path) -> None:
+    """The server says why, and does not start."""
+    with pytest.raises(AssertionError, match="snapshot"):
+        AsgiServer(tmp_path, "uvicorn", {"command": ["sh", "-c", "x"], "strategy": "nosnapshot"})
+
+
+def test_snapshot(serve: Serve, kind: str) -> None:
+    """Templates start and end with the server's lifespan."""
+    server = serve(
+        kind, app="mounted", strategy="snapshot", command=["sh", "-c", "echo $$ $PPID"]
+    )  # fmt: skip
+    answers = [server.get("/sub/dir/").body.split() for _ in range(3)]
+    assert len({pid for pid, _ in answers}) == 3
+    (parent,) = {int(parent) for _, parent in answers}  # also that of the template
+    family = children(parent)
+    assert family
+    server.stop()
+    poll(lambda: not any(alive(pid) for pid in family), "the template's end")
+
+
+def test_output_cap(serve: Serve, kind: str) -> None:
+    """500 where nothing was sent yet, else an answer that is visibly not whole."""
+    ways = "case $PATH_INFO in /a) head -c 3000 /dev/zero;; *) head -c 300000 /dev/zero;; esac"
+    head = 'printf "Content-Type: text/plain\\n\\n"; '
+    server = serve(kind, mode="cgi", command=["sh", "-c", head + ways], max_output="2k")
+    assert server.get("/a").status == 500
+    server = serve(kind, command=["sh", "-c", "echo begun; sleep 0.3; yes"], max_output="64k")
+    answer = server.get()
+    assert (answer.status, answer.complete) == (200, False)
+    assert answer.body.startswith(b"begun\ny\n")
+
+
+def test_event_loops_that_end_without_a_word() -> None:
+    """Each has an engine of its own; what one has left is ended by the next."""
+    app = ProcessApp(["cat"])
+
+    async def call() -> tuple[object, bytes]:
+        messages = iter(
+            [{"type": "http.request", "body": b"in", "more_body": False}, {"type": "end"}]
+        )
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, object]:
+            return next(messages)
+
+        async def send(message: dict[str, object]) -> None:
+            sent.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+        await app({**scope, "http_version": "1.1"}, receive, send)
+        start, *bodies = sent
+        return start["status"], b"".join(each["body"] for each in bodies)
+
+    for _ in range(2):
+        assert asyncio.run(call()) == (200, b"in")
+
+    async def end() -> None:
+        async with app:
+            assert await call() == (200, b"in")
+        await app.aclose()
+
+    asyncio.run(end())
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "error"),
+    [
+        ("echo hi", {}, TypeError),
+        (None, {}, TypeError),
+        (["echo"], {"port": 1}, TypeError),
+        (["echo"], {"nonsense": 1}, TypeError),
+        (["echo"], {"mode": "other"}, ValueError),
+        (["echo"], {"exec_timeout": "soon"}, ValueError),
+        (["echo"], {"cgi_dir": "/"}, ValueError),
+        (Command(["echo"], umask=0o77), {}, ValueError),
+        (Command(["echo"], start_new_session=True), {}, ValueError),
+    ],
+)
+def test_options_that_cannot_be(
+    command: Any, options: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        ProcessApp(command, **options)
+
+
+def test_a_command_object(tmp_path: Path) -> None:
+    app = ProcessApp(
+        Command(["true"], cwd=tmp_path, env={"A": "b"}, limits=Limits(timeout=3)), max_body="1k"
+    )
+    config = app.config
+    assert (config.command, config.cwd, config.exec_timeout) == (("true",), str(tmp_path), 3)
+    assert (config.clear_env, config.set_env, config.max_body) == (True, (("A", "b"),), 1024)
