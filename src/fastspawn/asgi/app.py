@@ -163,6 +163,7 @@ class _Host:
             self._delay,
             config.title,
             None,
+            ids=False,
         )
         self._starting: asyncio.Task[None] | None = None
         self.ready = False
