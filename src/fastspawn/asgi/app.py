@@ -162,8 +162,8 @@ class _Host:
             Heads(config.content_type),
             self._delay,
             config.title,
-            None,
             ids=False,
+            meter=None,
         )
         self._starting: asyncio.Task[None] | None = None
         self.ready = False
