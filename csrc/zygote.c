@@ -755,7 +755,7 @@ static void greeted(struct fsp_spawner *s, struct fsp_zygote *z, const struct fs
     z->may_checkpoint = may_ever_checkpoint(z->template, !z->at_effect && reply->value);
     z->state = READY;
     z->due = 0;
-    z->looked = sys_now();
+    z->looked = z->born; /* it has read them since */
     place_of(z->template, s)->failures = place_of(z->template, s)->misses = 0;
     set_ready(z, 1);
 }
