@@ -103,6 +103,9 @@ int fsp_plan_new(const struct fsp_spec *spec, struct fsp_plan **out);
 struct fsp_plan *fsp_plan_ref(struct fsp_plan *plan);
 void fsp_plan_unref(struct fsp_plan *plan); /* NULL is allowed */
 
+/* Its environment, which ends with NULL; as long as the plan. */
+char *const *fsp_plan_environment(const struct fsp_plan *plan);
+
 /*
  * The path that a spawn of this plan would execute now, into buf: its length, or -errno as the
  * exec would give it (-ENOENT, -EACCES, ...).  `max_age` is how old (ns) a cached answer may be;

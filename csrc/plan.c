@@ -151,3 +151,7 @@ struct fsp_plan *fsp_plan_ref(struct fsp_plan *plan) {
 void fsp_plan_unref(struct fsp_plan *plan) {
     if (plan && __atomic_sub_fetch(&plan->refs, 1, __ATOMIC_ACQ_REL) == 0) free(plan);
 }
+
+char *const *fsp_plan_environment(const struct fsp_plan *plan) {
+    return plan->envp;
+}

@@ -105,6 +105,7 @@ cdef extern from "fastspawn.h" nogil:
     struct fsp_plan
     int fsp_plan_new(const fsp_spec *spec, fsp_plan **out)
     void fsp_plan_unref(fsp_plan *plan)
+    char *const *fsp_plan_environment(const fsp_plan *plan)
     int fsp_plan_resolve(const fsp_plan *plan, uint64_t max_age, char *buf, size_t size)
 
     struct fsp_child:

@@ -331,6 +331,15 @@ cdef class Plan:
             raise OSError(-n, os.strerror(-n), self.executable)
         return os.fsdecode(path[:n])
 
+    def environment(self):
+        """The environment it was made with, as a dict of bytes."""
+        cdef dict env = {}
+        for entry in _list(fsp_plan_environment(self.get())):
+            name, equals, value = entry.partition(b"=")
+            if equals and name:
+                env.setdefault(name, value)
+        return env
+
     cdef fsp_plan *get(self) except NULL:
         if self.c == NULL:
             raise ValueError("the plan was not initialized")

@@ -107,7 +107,7 @@ class Command(Plan):
         )
         options = {
             "executable": executable,
-            "env": os.environb.copy() if env is None else dict(env),
+            "env": None if env is None else dict(env),
             "cwd": cwd,
             "stdout": stdout,
             "stderr": stderr,
@@ -130,8 +130,13 @@ class Command(Plan):
         env: Mapping[str, str] | Mapping[bytes, bytes] | None = None,
     ) -> Command:
         """The same command with another argv or (whole) environment; None: its own."""
-        options = self._options if env is None else {**self._options, "env": env}
+        options = {**self._options, "env": self._env() if env is None else env}
         return Command(self.argv if argv is None else argv, **options)
+
+    def _env(self) -> Mapping[Any, Any]:
+        """Its environment: what was given, or what os.environ was at that time."""
+        env: Mapping[Any, Any] | None = self._options["env"]
+        return self.environment() if env is None else env
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a Command cannot be changed: {name}")

@@ -347,7 +347,7 @@ class _Settings:
         self.head = how[options["stderr"]]
         cwd = options["cwd"]
         argv = [os.fsencode(arg) for arg in command.argv]
-        env = [os.fsencode(k) + b"=" + os.fsencode(v) for k, v in options["env"].items()]
+        env = [os.fsencode(k) + b"=" + os.fsencode(v) for k, v in command._env().items()]
         fields = [b"" if cwd is None else os.path.abspath(os.fsencode(cwd)), b"%d" % len(argv)]
         self.tail = b"\0".join(fields + argv + env)
 

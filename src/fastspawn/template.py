@@ -152,7 +152,9 @@ class Template(TemplateCore):
     def _through(self, interpreter: str, script: str) -> Command:
         """The command as env(1) would execute it."""
         argv = (interpreter, script, *self.command.argv[1:])
-        return Command(argv, **{**self.command._options, "executable": None})
+        return Command(
+            argv, **{**self.command._options, "env": self.command._env(), "executable": None}
+        )
 
     async def _start_processes(self) -> None:
         news = asyncio.Event()

@@ -225,7 +225,15 @@ async def test_environment_is_taken_when_it_is_made(engine: Engine, monkeypatch:
     assert (await engine.run(["printenv", "FASTSPAWN_TEST"])).stdout == b"after\n"
     monkeypatch.delenv("FASTSPAWN_TEST")
     assert (await engine.run(command)).stdout == b"before\n"
+    assert (await engine.run(command.replace())).stdout == b"before\n"
     assert (await engine.run(["printenv", "FASTSPAWN_TEST"])).returncode == 1
+
+
+def test_environment_as_a_dict(monkeypatch: Any) -> None:
+    monkeypatch.setenv("FASTSPAWN_TEST", "a=b\udcff")
+    # Libraries put what is in no os.environ.
+    assert Command(["true"]).environment().items() >= dict(os.environb).items()
+    assert Command(["true"], env={"A": "", "B": "x"}).environment() == {b"A": b"", b"B": b"x"}
 
 
 async def test_environment_is_the_one_that_exec_passes_on(engine: Engine) -> None:
