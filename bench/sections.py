@@ -24,6 +24,7 @@ from bench.tables import (
     open_loop_table,
     phase_tables,
     stall_table,
+    stdlib_cpu_table,
     times,
     without_figures,
 )
@@ -84,7 +85,7 @@ def all_tables(results: Results) -> list[tuple[str, list[Table]]]:
         "open-loop": lambda found: [open_loop_table(found)],
         "handlers": lambda found: [http_table(found, handlers, HANDLER_BASES)],
         "gaps": lambda found: [gaps_table(found)],
-        "library": lambda found: [library_table(found)],
+        "library": lambda found: [library_table(found), stdlib_cpu_table(found)],
         **{name: functools.partial(growth_tables, name) for name in GROWTH},
         "phases": phase_tables,
         "loop_stall": lambda found: [stall_table(found)],

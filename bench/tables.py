@@ -151,6 +151,27 @@ def library_table(found: dict[str, Row]) -> Table:
     return Table("One spawn, without HTTP", head, lines, notes(found))
 
 
+STDLIB_CPU = (
+    ("fastspawn-run-output", "subprocess-run-output", 0.45),
+    ("aio-exec-30", "asyncio-30", 0.5),
+    ("aio-exec-uvloop-30", "uvloop-30", 0.25),
+    ("aio-run-30", "asyncio-30", 0.2),
+)
+"""A call, what it stands in for, and the most of its CPU that it is to take."""
+
+
+def stdlib_cpu_table(found: dict[str, Row]) -> Table:
+    head = ["call", "in the place of", "parent CPU us", "its", "ratio", "at most"]
+    lines = []
+    for ours, theirs, most in STDLIB_CPU:
+        if ours not in found or theirs not in found:
+            continue
+        pair = [merged(found[name], "parent_cpu_us") for name in (ours, theirs)]
+        line = [f"`{ours}`", f"`{theirs}`", *(figure(values.values()) for values in pair)]
+        lines.append([*line, times(paired_ratio(*pair)), f"{most:.2f}"])
+    return Table("Parent CPU of a spawn against the standard library's", head, lines)
+
+
 def merged(row: Row, column: str) -> dict[int, float]:
     """All batches of all rounds, keyed so that batches taken in turn share a key."""
     values: dict[int, float] = {}

@@ -24,6 +24,7 @@ from fastspawn import (
     Result,
     Sink,
     _core,
+    aio,
 )
 from fastspawn.process import StdinWriter
 
@@ -141,6 +142,38 @@ def submit(engine: Engine) -> None:
     job.pid = 5  # type: ignore[misc]
 
 
+# ---- fastspawn.aio, install ----
+
+
+async def on_any_loop(loop: asyncio.AbstractEventLoop) -> None:
+    process = await aio.create_subprocess_exec("cat", b"-", Path("x"), stdin=PIPE, limit=1024)
+    assert_type(process, asyncio.subprocess.Process)
+    assert_type(await process.communicate(b""), tuple[bytes, bytes])
+    assert_type(process.returncode, "int | None")
+    assert_type(await aio.create_subprocess_shell("cat"), asyncio.subprocess.Process)
+    await aio.create_subprocess_exec("cat", cwd="/", pass_fds=[3], user="nobody", umask=0o22)
+    transport, protocol = await aio.subprocess_exec(loop, asyncio.SubprocessProtocol, "cat")
+    assert_type(transport, asyncio.SubprocessTransport)
+    assert_type(protocol, asyncio.SubprocessProtocol)
+    await aio.create_subprocess_exec()  # type: ignore[call-arg]
+    await aio.create_subprocess_exec("cat", 1)  # type: ignore[arg-type]
+    await aio.create_subprocess_exec("cat", limit="1")  # type: ignore[arg-type]
+    await aio.create_subprocess_shell(["cat"])  # type: ignore[arg-type]
+
+    assert_type(await aio.run(["echo", b"hi"], input="x", text=True, timeout=1), Result)
+    assert_type(await aio.run(("echo",), check=True, limits=limits, cwd=Path("/")), Result)
+    await aio.run(["echo"], input=1)  # type: ignore[arg-type]
+    await aio.run(["echo"], timeout="1")  # type: ignore[arg-type]
+    await aio.run(["echo"], shell=True)  # type: ignore[call-arg]
+
+
+def for_all() -> None:
+    fastspawn.install()
+    assert_type(fastspawn.installed(), bool)
+    fastspawn.uninstall()
+    fastspawn.install("subprocess")  # type: ignore[call-arg]
+
+
 # ---- the core ----
 
 
@@ -155,6 +188,8 @@ def core(plan: _core.Plan) -> None:
     _core.select_backend(None)
     _core.select_backend(5)  # type: ignore[arg-type]
     _core.spawn(["true"])  # type: ignore[arg-type]
+    assert_type(_core.start(plan), "_core.Start | None")
+    assert_type(plan.environment(), dict[bytes, bytes])
 
 
 assert_type(fastspawn.__version__, str)
