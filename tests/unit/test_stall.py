@@ -20,7 +20,7 @@ import pytest
 
 from conftest import Run
 from fastspawn import _core, aio
-from support import LINUX, async_failure, failure, open_fds, own_threads, same_error
+from support import LINUX, async_failure, failure, open_fds, same_error
 
 pytestmark = [pytest.mark.skipif(not LINUX, reason="file leases and detached children are Linux's")]
 
@@ -168,25 +168,5 @@ def test_a_start_that_is_dropped(held: Held) -> None:
     start = _core.start(_core.Plan([str(held.path)]))
     assert start is not None
     del start
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
-
-
-# ---- what stays ---------------------------------------------------------------------------------
-
-
-async def test_nothing_grows(run: Run) -> None:
-    """The same descriptors and threads after many; resident memory is told by the soak."""
-
-    async def some(count: int) -> None:
-        for _ in range(count):
-            process = await aio.create_subprocess_exec("echo", "hi", stdout=PIPE)
-            assert await process.communicate() == (b"hi\n", None)
-
-    await some(20)
-    fds, threads = open_fds(), own_threads()
-    await some(200)
-    assert open_fds() == fds
-    assert own_threads() == threads
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
