@@ -234,6 +234,17 @@ def test_usage_is_its_own(run: Run) -> None:
     run(main())
 
 
+def test_the_same_usage(run: Run) -> None:
+    """Memory that it wrote, and time that it took, to a factor: forks need not start anew."""
+    work = "text = b'x' * (60 << 20); sum(range(3_000_000))"
+    direct, forked = run(both(Command([PYTHON, "-S", "-c", work])))
+    for result in forked:
+        used, expected = result.rusage, direct.rusage
+        assert 0.9 < used.ru_maxrss / expected.ru_maxrss < 1.1
+        assert used.ru_minflt * os.sysconf("SC_PAGESIZE") > 60 << 20
+        assert 1 / 3 < used.ru_utime / expected.ru_utime < 3
+
+
 # ---- what it does ----
 
 
