@@ -33,6 +33,7 @@
 
 struct place {
     struct fsp_zygote *zygote;
+    uint64_t forked, direct; /* read by others: atomic, so that no request takes the lock */
     uint64_t retry_at;
     unsigned failures;
     unsigned misses;
@@ -176,6 +177,10 @@ void fsp_template_get_state(struct fsp_template *t, struct fsp_template_state *o
     if (e) pthread_mutex_lock(&e->lock);
     *out = t->state;
     if (e) pthread_mutex_unlock(&e->lock);
+    for (unsigned i = 0; i < t->nspawners; i++) {
+        out->forked += __atomic_load_n(&t->at[i].forked, __ATOMIC_RELAXED);
+        out->direct += __atomic_load_n(&t->at[i].direct, __ATOMIC_RELAXED);
+    }
 }
 
 void fsp_template_free(struct fsp_template *t) {
@@ -530,7 +535,7 @@ static struct fsp_job *next_asked(struct fsp_zygote *z) {
     return job;
 }
 
-static bool hear_all(struct fsp_spawner *s, struct fsp_zygote *z);
+static bool hear(struct fsp_spawner *s, struct fsp_zygote *z, bool all);
 
 static int pid_of(const struct fsp_zygote *z, const struct fsp_job *job) {
     return z->page->slot[job->zygote_slot].pid;
@@ -569,7 +574,7 @@ static void bury(struct fsp_spawner *s, struct fsp_zygote *z, int status) {
 static void died(struct fsp_spawner *s, struct fsp_zygote *z) {
     struct fsp_status status = {0};
     int r = 1;
-    if (!hear_all(s, z)) return;
+    if (!hear(s, z, true)) return;
     if (z->own && !pid_of(z, z->own))
         give_back(s, z);
     else
@@ -719,9 +724,10 @@ static bool is_usable(struct fsp_spawner *s, struct fsp_zygote *z, const struct 
 bool fsp_zygote_ask(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
     struct fsp_template *t = job->options.snapshot;
     if (t == NULL || job->by_exec) return false;
-    struct fsp_zygote *z = place_of(t, s)->zygote;
+    struct place *place = place_of(t, s);
+    struct fsp_zygote *z = place->zygote;
     bool asked = is_usable(s, z, job, now) && ask(s, z, job);
-    count(t, asked ? &t->state.forked : &t->state.direct);
+    __atomic_add_fetch(asked ? &place->forked : &place->direct, 1, __ATOMIC_RELAXED);
     return asked;
 }
 
@@ -892,7 +898,7 @@ static long receive(struct fsp_zygote *z, struct fsp_snap_reply *reply, char *mo
 }
 
 /* False: it is no template process any more. */
-static bool hear_all(struct fsp_spawner *s, struct fsp_zygote *z) {
+static bool hear(struct fsp_spawner *s, struct fsp_zygote *z, bool all) {
     struct fsp_snap_reply reply;
     int fd;
     while (z->socket >= 0) {
@@ -904,6 +910,7 @@ static bool hear_all(struct fsp_spawner *s, struct fsp_zygote *z) {
         }
         if (reply.kind == FSP_SNAP_FORKED) {
             if (!forked(s, z)) return false;
+            if (!all && z->asked == NULL) break; /* what else there may be the poller tells again */
         } else if (reply.kind == FSP_SNAP_CHECKPOINT)
             asked_to_exchange(s, z, &reply, s->scratch, (size_t)n - sizeof reply, fd);
         else
@@ -919,7 +926,7 @@ void fsp_zygote_ready(struct fsp_spawner *s, uint64_t event) {
     if (event & 1)
         died(s, z);
     else
-        (void)hear_all(s, z);
+        (void)hear(s, z, false);
 }
 
 /* ---- what is due ---- */
