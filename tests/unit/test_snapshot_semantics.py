@@ -20,7 +20,7 @@ import pytest
 from conftest import Run
 from fastspawn import Command, Engine, Limits, Result, Template, TemplateError
 from fastspawn import template as template_module
-from support import LINUX
+from support import LINUX, poll
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
 
@@ -259,13 +259,16 @@ def test_a_deadline_ends_the_group(run: Run) -> None:
     script = "trap 'echo end; exit 3' TERM; sleep 60 & echo $!; wait"
     command = Command([SHELL, "-c", script], limits=Limits(timeout=0.3, kill_grace=10.0))
 
+    def gone(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] in "ZX"
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+
     def normal(result: Result) -> object:
         pid, rest = result.stdout.split(b"\n", 1)
-        try:
-            state = Path(f"/proc/{int(pid)}/stat").read_text().split()[2]
-        except FileNotFoundError:
-            state = "Z"
-        return result.returncode, result.timed_out, rest, state
+        poll(lambda: gone(int(pid)), "the end of what it left")
+        return result.returncode, result.timed_out, rest
 
     assert compare(run, command, None, normal).returncode == 3
 
