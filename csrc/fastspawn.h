@@ -145,6 +145,7 @@ struct fsp_start {
     int fd;              /* readable once the child executes or has failed to; -1: it has */
     struct fsp_pad *pad; /* what the child uses until then, and NULL after it */
     struct fsp_plan *plan;
+    pid_t owner; /* whose child it is: a fork of that process has a copy of this */
 };
 
 /*
@@ -159,7 +160,7 @@ int fsp_start(struct fsp_plan *plan, const struct fsp_stdio *io, struct fsp_star
 /* As fsp_spawn: 0 and the caller's child, or -errno and nothing is left.  Waits if need be. */
 int fsp_start_end(struct fsp_start *start, struct fsp_child *child, struct fsp_error *error);
 
-/* Kill and reap it. */
+/* Kill and reap it.  In a process forked meanwhile it is left alone. */
 void fsp_start_drop(struct fsp_start *start);
 
 /*

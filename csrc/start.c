@@ -56,6 +56,7 @@ static int detach(struct fsp_pad *pad, struct fsp_plan *plan, const struct fsp_s
     start->pad = pad;
     start->plan = fsp_plan_ref(plan);
     start->fd = fd[0];
+    start->owner = getpid();
     return 1;
 }
 
@@ -111,6 +112,12 @@ int fsp_start_end(struct fsp_start *start, struct fsp_child *child, struct fsp_e
 void fsp_start_drop(struct fsp_start *start) {
     struct fsp_status status;
     if (start->child.pid <= 0) return;
+    if (start->pad && start->owner != getpid()) {
+        sys_close(start->child.pidfd);
+        start->child = (struct fsp_child){-1, -1};
+        let_go(start);
+        return;
+    }
     fsp_kill(&start->child, 0, SIGKILL);
     fsp_wait(&start->child, 1, &status);
     if (start->pad) let_go(start);

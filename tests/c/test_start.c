@@ -7,7 +7,7 @@
 
 #include <poll.h>
 #include <stdio.h>
-#include <sys/stat.h>
+#include <sys/wait.h>
 
 static const struct fsp_stdio inherit = {
     {-1, -1, -1}
@@ -118,6 +118,31 @@ static void a_drop_kills_and_reaps(void) {
     CHECK_INT(kill(pid, 0), -1);
 }
 
+/* What a fork of ours does with its copy is nothing to the child. */
+static void a_fork_of_ours_drops_it(void) {
+    struct fsp_start s;
+    int fd[2];
+    support_pipe(fd, 3);
+    struct fsp_spec spec = SHELL("read x; exit 6");
+    detached(&spec,
+             &(struct fsp_stdio){
+                 {fd[0], -1, -1}
+    },
+             &s);
+    pid_t fork_of_ours = fork();
+    REQUIRE(fork_of_ours >= 0);
+    if (fork_of_ours == 0) {
+        fsp_start_drop(&s);
+        _exit(0);
+    }
+    int status;
+    CHECK_INT(waitpid(fork_of_ours, &status, 0), fork_of_ours);
+    CHECK_INT(status, 0);
+    close(fd[1]);
+    close(fd[0]);
+    expect_code(&s, 6);
+}
+
 static void a_large_table_is_not_copied(void) {
     struct fsp_start s;
     struct fsp_error error;
@@ -205,6 +230,7 @@ int main(int argc, char **argv) {
         RUN(a_failure_is_told);
         RUN(our_own_stdio_is_closed);
         RUN(a_drop_kills_and_reaps);
+        RUN(a_fork_of_ours_drops_it);
         RUN(a_large_table_is_not_copied);
         RUN(more_than_may_be_on_their_way);
         RUN(any_one_call_fails);
