@@ -88,6 +88,16 @@ methods = "DELETE"
 command = "ls | wc -l"
 shell = true
 clear-env = true
+
+[[route]]
+path = "/ws"
+command = "cat"
+mode = "ws"
+ws-frames = "bytes"
+ws-origin = ["https://a.example", "*"]
+ws-subprotocol = ["chat"]
+ws-max-message = "64k"
+ws-ping = "none"
 """
 
 
@@ -180,6 +190,18 @@ def test_every_key(tmp_path: Path) -> None:
                 set_env=(("A", "1"), ("B", "2")),
                 **both,
             ),
+            RouteConfig(
+                path="/ws",
+                command=("cat",),
+                mode="ws",
+                ws_frames="bytes",
+                ws_origin=("https://a.example", "*"),
+                ws_subprotocol=("chat",),
+                ws_max_message=65536,
+                ws_ping=None,
+                set_env=(("A", "1"), ("B", "2")),
+                **both,
+            ),
             RouteConfig(command=("cat", "-n"), set_env=(("A", "1"), ("B", "2")), **both),
         ),
     )
@@ -187,7 +209,7 @@ def test_every_key(tmp_path: Path) -> None:
     # exclude.
     keys = {line.split("=")[0].strip() for line in ALL.splitlines() if "=" in line}
     missing = options.OPTIONS.keys() - keys
-    assert missing == {"config", "uds", "fd", "route", "mode"}
+    assert missing == {"config", "uds", "fd", "route"}
 
 
 def test_flag_before_variable_before_file(tmp_path: Path) -> None:
@@ -213,7 +235,7 @@ def test_every_option_is_a_variable(option: options.Option, tmp_path: Path) -> N
         "strategy": "subprocess", "snapshot-at": "main", "stderr": "merge",
         "route": "/a=b", "set-env": "A=1", "pass-env": "A", "fd": "9",
         "uds-mode": "660", "health-path": "/a", "ready-path": "/a",
-        "metrics-path": "/a", "rlimit": "core=0",
+        "metrics-path": "/a", "rlimit": "core=0", "ws-frames": "bytes", "ws-origin": "*",
         "log-format": "json", "forwarded-allow-ips": "unix",
     }  # fmt: skip
     number = "1" if option.kind == "flag" else "3"

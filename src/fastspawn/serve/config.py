@@ -8,7 +8,7 @@ from typing import Literal
 from .paths import ANY_PATH
 
 LoopName = Literal["uvloop", "asyncio"]
-ModeName = Literal["raw", "cgi"]
+ModeName = Literal["raw", "cgi", "ws"]
 StrategyName = Literal["direct", "snapshot", "warm", "pool", "auto", "subprocess"]
 SnapshotAt = Literal["auto", "main", "effect", "checkpoint"]
 LogFormat = Literal["common", "combined", "json"]
@@ -55,6 +55,13 @@ class RouteConfig:
     pass_authorization: bool = False
     stream_chunked: bool = False
     buffer_body: int | None = 64 * 1024 * 1024
+
+    # Mode ws.
+    ws_frames: Literal["lines", "bytes"] = "lines"
+    ws_origin: tuple[str, ...] = ()
+    ws_subprotocol: tuple[str, ...] = ()
+    ws_max_message: int | None = 1024 * 1024
+    ws_ping: float | None = 30.0
 
     # Enough for a few hundred sleepers, few enough that processes do not only fight for the
     # cores; the rest waits its turn, so a burst of clients is served late rather than refused.

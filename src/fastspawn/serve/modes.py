@@ -65,6 +65,11 @@ def _raw_with_id(route: Route) -> Spawn:
 
 
 def mode(name: ModeName) -> Mode:
+    if name == "ws":
+        # Needs what is not always installed.
+        from .websocket import WsExchange
+
+        return Mode(WsExchange, wants_fields=True, spawner=_cgi)
     return _MODES[name]
 
 

@@ -48,6 +48,7 @@ GROUPS: Final = (
     "routes",
     "commands",
     "CGI",
+    "WebSockets",
     "limits",
     "rights",
     "connections",
@@ -65,7 +66,7 @@ def _make() -> list[Option]:
         kind: Kind = "text",
         metavar: str | None = None,
     ) -> None:
-        of_route = group in ("commands", "CGI", "limits", "rights")
+        of_route = group in ("commands", "CGI", "WebSockets", "limits", "rights")
         made.append(Option(name, group, text, convert, kind, metavar, of_route))
 
     group = "configuration"
@@ -106,8 +107,9 @@ def _make() -> list[Option]:
         "may be repeated", values.route, "list", "'[METHOD,... ]/PATH=CMD'")  # fmt: skip
 
     group = "commands"
-    add("mode", "raw: standard output is the body; cgi: a header and the body, as in RFC 3875 "
-        "(default: raw)", choice("raw", "cgi"), "text", "MODE")  # fmt: skip
+    add("mode", "raw: standard output is the body; cgi: a header and the body, as in RFC 3875; "
+        "ws: a WebSocket is its standard input and output (default: raw)",
+        choice("raw", "cgi", "ws"), "text", "MODE")  # fmt: skip
     add("strategy", "direct: exec on the C engine; snapshot: fork of a process of the command "
         "that stopped before main; warm: a process that was started before the request and waits "
         "for its input; pool: a child of a worker, which resets by killing it; auto: snapshot if "
@@ -155,13 +157,26 @@ def _make() -> list[Option]:
     add("stream-chunked", "hand on a chunked request as it comes, without CONTENT_LENGTH "
         "(default: off)", values.boolean, "flag")  # fmt: skip
 
+    group = "WebSockets"
+    add("ws-frames", "lines: a message is a line of text; bytes: messages are pieces of one stream "
+        "each way (default: lines)", choice("lines", "bytes"), "text", "WHAT")  # fmt: skip
+    add("ws-origin", "a site whose pages may open one, besides this host's own; '*': any; may be "
+        "repeated", values.origin, "list", "SCHEME://HOST")  # fmt: skip
+    add("ws-subprotocol", "what the command speaks, for clients that ask; may be repeated",
+        values.token, "list", "NAME")  # fmt: skip
+    add("ws-max-message", "bytes of a client's message; more close it with 1009 (default: 1M)",
+        limit(positive(size)), "size", "SIZE")  # fmt: skip
+    add("ws-ping", "a client that is silent so long is pinged, and cut off if it stays so "
+        "(default: 30s)", limit(positive(duration)), "duration", "TIME")  # fmt: skip
+
     group = "limits"
     add("max-inflight", "processes at once (default: 256)", number(1), "number", "N")
     add("queue", "requests that may wait for one; more get 503 (default: 4096)", number(0),
         "number", "N")  # fmt: skip
     add("queue-timeout", "how long they may wait, then 503 (default: 30s)",
         limit(positive(duration)), "duration", "TIME")  # fmt: skip
-    add("exec-timeout", "how long a process may run, then 504 (default: 60s)",
+    add("exec-timeout", "how long a process may run, then 504 (default: 60s; of a "
+        "WebSocket: none)",
         limit(positive(duration)), "duration", "TIME")  # fmt: skip
     add("kill-grace", "from TERM to KILL (default: 2s)", duration, "duration", "TIME")
     add("drain-timeout", "how long to wait, once the process has exited, for others that keep "

@@ -23,7 +23,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -60,6 +60,21 @@ class _Stop(Exception):
     """Nothing after this is to be parsed. There is no other way to stop the parser."""
 
 
+class Upgraded(Protocol):
+    """What the connection's bytes belong to after a 101."""
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def resumed(self) -> None:
+        """The client reads again."""
+
+    def going_away(self) -> None:
+        """The server wants to end."""
+
+    def probe(self) -> None:
+        """Send something that a peer which is gone answers with a reset."""
+
+
 class Connection(asyncio.Protocol):
     """``ending``: the answer being made is the connection's last."""
 
@@ -87,11 +102,12 @@ class Connection(asyncio.Protocol):
         "_special",
         "_target",
         "_upgrade",
-        "_write_paused",
+        "_upgraded",
         "ending",
         "peer",
         "service",
         "transport",
+        "write_paused",
     )
 
     transport: asyncio.Transport
@@ -138,7 +154,9 @@ class Connection(asyncio.Protocol):
         """That last byte has been read."""
         self._probed = 0
         """Bytes sent of the next head, or of leading zeros."""
-        self._write_paused = False
+        self.write_paused = False
+        """The client does not read."""
+        self._upgraded: Upgraded | None = None
 
     # ---- from the transport
 
@@ -154,6 +172,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
+            if self._upgraded is not None:
+                self._upgraded.data_received(data)
             return
         if self._paused:
             self._held += data
@@ -172,7 +192,9 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         current = self._current
-        if (current is None and not self._ahead) or not self.service.half_closes:
+        if current is None and not self._ahead:
+            return False
+        if self._upgraded is not None or not self.service.half_closes:
             return False
         self._shut = self._deaf = True
         parsing = self._parsing
@@ -196,21 +218,23 @@ class Connection(asyncio.Protocol):
         self._ahead.clear()
         self._held = b""
         self._deaf = True
-        self._parser = self._parsing = None
+        self._parser = self._parsing = self._upgraded = None
         if current is not None:
             current.abandon()
 
     def pause_writing(self) -> None:
-        self._write_paused = True
+        self.write_paused = True
         if self._current is not None and self._current.job is not None:
             self._current.job.pause_reading()
 
     def resume_writing(self) -> None:
-        self._write_paused = False
+        self.write_paused = False
         if self._current is None:
             self._advance()
         elif self._current.job is not None:
             self._current.job.resume_reading()
+        if self._upgraded is not None:
+            self._upgraded.resumed()
 
     # ---- from the parser
 
@@ -327,6 +351,16 @@ class Connection(asyncio.Protocol):
             self._probed = 0
         self.transport.write(head)
 
+    def upgrade(self, upgraded: Upgraded) -> None:
+        """What comes from now on is for the current exchange, in another protocol."""
+        self._deaf = True
+        self._upgraded = upgraded
+
+    @property
+    def congested(self) -> bool:
+        """Nothing is read, or the client does not."""
+        return self._paused or self.write_paused
+
     def pause_body(self) -> None:
         """No more of the request's body, for now."""
         if not self._body_paused and not self._rush:
@@ -365,7 +399,7 @@ class Connection(asyncio.Protocol):
 
     def done(self, exchange: Exchange) -> None:
         """The current exchange has been answered, or is past answering."""
-        self._current = None
+        self._current = self._upgraded = None
         self._probed = 0
         if self.ending or not exchange.keep or not exchange.complete:
             self._finish(linger=not exchange.complete)
@@ -401,7 +435,9 @@ class Connection(asyncio.Protocol):
         current = self._current
         if current is None or self.transport.get_write_buffer_size():
             return  # what is being written does it
-        if not current.head_sent:
+        if self._upgraded is not None:
+            self._upgraded.probe()
+        elif not current.head_sent:
             if byte := _STATUS_START[self._probed : self._probed + 1]:
                 self._probed += 1
                 self.transport.write(byte)
@@ -432,7 +468,9 @@ class Connection(asyncio.Protocol):
     def drain(self) -> None:
         """Close as soon as what is being answered is."""
         self.ending = True
-        if self._current is None:
+        if self._upgraded is not None:
+            self._upgraded.going_away()
+        elif self._current is None:
             self._finish(linger=False)
 
     def retire(self) -> None:
@@ -458,7 +496,10 @@ class Connection(asyncio.Protocol):
             # and other requests.
             if self._upgrade:
                 self._parse_upgrade_body()
-            if rest := data[upgrade.args[0] :]:
+            rest = data[upgrade.args[0] :]
+            if self._upgraded is not None:
+                self._upgraded.data_received(bytes(rest))
+            elif rest:
                 self._parse(rest)
                 return
         except HttpParserError:
@@ -570,7 +611,7 @@ class Connection(asyncio.Protocol):
     # ---- the order of answers
 
     def _enqueue(self, exchange: Exchange) -> None:
-        if self._current is None and not self._ahead and not self._write_paused:
+        if self._current is None and not self._ahead and not self.write_paused:
             self._current = exchange
             self._wait(None)
         else:
@@ -585,7 +626,7 @@ class Connection(asyncio.Protocol):
         if self._advancing:
             return
         self._advancing = True
-        while self._ahead and self._current is None and not self._write_paused:
+        while self._ahead and self._current is None and not self.write_paused:
             exchange = self._current = self._ahead.popleft()
             self._wait(None)
             if (self._shut or self.service.retiring) and not self._ahead:

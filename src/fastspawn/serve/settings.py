@@ -1,8 +1,8 @@
 """From flags, environment variables and a file to one ``Config``.
 
 A flag goes before a variable, and that before the file. An option of a route that is given for
-the whole server counts for each route that does not say otherwise; ``set-env``, ``pass-env`` and
-``rlimit`` add up.
+the whole server counts for each route that does not say otherwise; the lists (``set-env``,
+``pass-env``, ``rlimit``, ``ws-origin``, ``ws-subprotocol``) add up.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FIXED: Final = (
     *tls.FIELDS,
 )
 """Fields that a reload can't change."""
-_SUMS: Final = ("set_env", "pass_env", "rlimit")
+_SUMS: Final = ("set_env", "pass_env", "rlimit", "ws_origin", "ws_subprotocol")
 
 
 class SettingsError(ValueError):
@@ -126,6 +126,8 @@ def make_route(common: Mapping[str, Any], own: Mapping[str, Any]) -> RouteConfig
             raise SettingsError(
                 f"{where or ''}--strategy snapshot is for one program, not --cgi-dir"
             )
+    if fields.get("mode") == "ws":
+        fields.setdefault("exec_timeout", None)
     for name in _SUMS:
         fields[name] = (*common.get(name, ()), *own.get(name, ()))
     try:
@@ -142,6 +144,8 @@ def make_route(common: Mapping[str, Any], own: Mapping[str, Any]) -> RouteConfig
             route = _fit_pool(route)
         if route.strategy == "subprocess" and (route.rlimit or route.cgroup or route.no_new_privs):
             raise ValueError("--strategy subprocess has no --rlimit, --cgroup or --no-new-privs")
+        if route.mode == "ws" and find_spec("websockets") is None:
+            raise ValueError("--mode ws needs websockets: pip install 'fastspawn[ws]'")
         filling = Filling(route)
         if route.strategy in ("snapshot", "auto") and route.snapshot_at == "effect":
             why = why_not_alike(route, filling)

@@ -182,3 +182,17 @@ def _rlimit(text: str) -> int:
 
 duration = units.duration
 size = units.size
+
+
+def origin(text: str) -> str:
+    """As a browser writes it (RFC 6454 section 6.2)."""
+    if text != "*" and not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*://[!-~]*[^/]", text):
+        raise ValueError(f"{text!r} is not an origin: SCHEME://HOST[:PORT], or *")
+    return text
+
+
+def token(text: str) -> str:
+    """RFC 9110 section 5.6.2."""
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", text):
+        raise ValueError(f"{text!r} is not a token")
+    return text

@@ -33,7 +33,7 @@ class WarmStrategy(DirectStrategy):
             max_age=route.pool_age,
             engine=engine,
         )
-        self._useless = route.mode == "cgi" or Filling(route).varies
+        self._useless = route.mode != "raw" or Filling(route).varies
         if self._useless:
             self.reason = "each request has a command line or environment of its own"
         self._say = say

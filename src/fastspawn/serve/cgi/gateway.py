@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fastspawn.serve.route import Match, Route
     from fastspawn.serve.strategy import Job
+    from fastspawn.serve.websocket import WsExchange
 
     from .exchange import CgiExchange
 
@@ -70,7 +71,7 @@ class Gateway:
         self._plain = route.filling.env
         self._settings = self._make_settings(self._plain)
 
-    def invocation(self, exchange: CgiExchange) -> Invocation:
+    def invocation(self, exchange: CgiExchange | WsExchange) -> Invocation:
         """What the request asks for. Raises Refused. Looks into the directory of scripts."""
         match = exchange.match
         return self.invoke(self._request(exchange, match, match.path.encode()), match)
@@ -99,7 +100,7 @@ class Gateway:
         name = os.path.basename(script.file)
         return Invocation(argv, env, cwd, name.startswith(b"nph-"))
 
-    def spawn(self, exchange: CgiExchange, input: Any) -> Job:
+    def spawn(self, exchange: CgiExchange | WsExchange, input: Any) -> Job:
         """Start what ``invocation`` has found."""
         invocation = exchange.invocation
         assert invocation is not None
@@ -118,7 +119,7 @@ class Gateway:
             file=self._file,
         )
 
-    def _request(self, exchange: CgiExchange, match: Match, path: bytes) -> Request:
+    def _request(self, exchange: CgiExchange | WsExchange, match: Match, path: bytes) -> Request:
         connection = exchange.connection
         assert connection is not None
         transport, about = connection.transport, exchange.about
