@@ -525,18 +525,42 @@ def test_what_a_directory_lists_is_no_input(
     run(main())
 
 
+def test_setting_a_limit_is_an_effect(run: Run, compile_c: Callable[[str], Path]) -> None:
+    path = compile_c(
+        """
+        #include <stdio.h>
+        #include <sys/resource.h>
+        int main(void) {
+            struct rlimit limit = {50, 50};
+            setrlimit(RLIMIT_NOFILE, &limit);
+            printf("%d\\n", getrlimit(RLIMIT_NOFILE, &limit) + (int)limit.rlim_cur);
+        }"""
+    )
+
+    async def main() -> None:
+        async with Template([path], size=1, at="effect") as template:
+            assert template.stats["stopped_by"] == 302  # prlimit64
+            assert (await template.run()).stdout == b"50\n"
+
+    run(main())
+
+
 UNTIMELY = {
     # The very file that is mapped has another name, or none, when the names are taken down.
-    "replaced": 'rename("next", "data")',
+    "replaced": ('rename("next", "data")', b"new\n"),
+    "gone": ('unlink("next"); unlink("data")', b"\n"),
     # It was changed in its place after it was read.
-    "rewritten": 'rename("next", "used"); n = open("data", O_WRONLY); write(n, "new", 3)',
+    "rewritten": (
+        'rename("next", "used"); n = open("data", O_WRONLY); write(n, "new", 3)',
+        b"new\n",
+    ),
 }
 
 
-@pytest.mark.parametrize("change", UNTIMELY.values(), ids=UNTIMELY)
+@pytest.mark.parametrize(("change", "output"), UNTIMELY.values(), ids=UNTIMELY)
 @pytest.mark.parametrize("at", ["main", "effect"])
 def test_a_file_that_changes_while_the_process_starts(
-    run: Run, tmp_path: Path, compile_c: Callable[[str], Path], change: str, at: Any
+    run: Run, tmp_path: Path, compile_c: Callable[[str], Path], change: str, output: bytes, at: Any
 ) -> None:
     """A constructor maps and reads a file, then the file changes: that is the process's past."""
     (tmp_path / "data").write_text("old")
@@ -562,7 +586,7 @@ def test_a_file_that_changes_while_the_process_starts(
         async with Template(Command([path], cwd=tmp_path), size=1, at=at) as template:
 
             async def is_new() -> bool:
-                return (await template.run()).stdout == b"new\n"
+                return (await template.run()).stdout == output
 
             await async_poll(is_new, "the process is replaced", 5)
 
@@ -570,7 +594,7 @@ def test_a_file_that_changes_while_the_process_starts(
                 return template.stats["ready"] == 1 and template.stats["forked"] > 3
 
             async def by_fork() -> bool:
-                assert (await template.run()).stdout == b"new\n"
+                assert (await template.run()).stdout == output
                 return await stays()
 
             await async_poll(by_fork, "it serves")
