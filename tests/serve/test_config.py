@@ -22,6 +22,9 @@ loop = "asyncio"
 spawners = 2
 keep-alive-timeout = 2.5
 header-timeout = "1m"
+body-timeout = "2m"
+send-timeout = "none"
+max-head = "8k"
 graceful-timeout = "none"
 access-log = false
 log-format = "json"
@@ -124,6 +127,9 @@ def test_every_key(tmp_path: Path) -> None:
         spawners=2,
         keep_alive_timeout=2.5,
         header_timeout=60,
+        body_timeout=120,
+        send_timeout=None,
+        max_head=8192,
         graceful_timeout=None,
         access_log=False,
         log_format="json",
@@ -235,7 +241,7 @@ def test_every_option_is_a_variable(option: options.Option, tmp_path: Path) -> N
         "strategy": "subprocess", "snapshot-at": "main", "stderr": "merge",
         "route": "/a=b", "set-env": "A=1", "pass-env": "A", "fd": "9",
         "uds-mode": "660", "health-path": "/a", "ready-path": "/a",
-        "metrics-path": "/a", "rlimit": "core=0", "ws-frames": "bytes", "ws-origin": "*",
+        "metrics-path": "/a", "rlimit": "core=0", "max-head": "8k", "ws-frames": "bytes", "ws-origin": "*",
         "log-format": "json", "forwarded-allow-ips": "unix",
     }  # fmt: skip
     number = "1" if option.kind == "flag" else "3"

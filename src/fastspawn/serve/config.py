@@ -118,6 +118,9 @@ class Config:
 
     keep_alive_timeout: float = 5.0
     header_timeout: float = 10.0
+    body_timeout: float | None = 60.0
+    send_timeout: float | None = 60.0
+    max_head: int = 65536
     graceful_timeout: float | None = 30.0
     drain_delay: float = 0.0
     """From the signal to the end of accepting."""

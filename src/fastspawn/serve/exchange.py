@@ -22,7 +22,6 @@ from .outcome import OVERLOADED, failure
 from .response import (
     CHUNK_END,
     CLOSE,
-    CONTINUE,
     KEEP,
     KEEP_HTTP10,
     LAST_CHUNK,
@@ -213,7 +212,7 @@ class Exchange:
         else:
             job = self.job = self.route.spawn(self, STREAM)
             if self.expect and not body:
-                connection.send(CONTINUE)
+                connection.proceed(self)
             ready = True
             for data in body:
                 ready = job.write(data)

@@ -201,6 +201,12 @@ def _make() -> list[Option]:
         positive(duration), "duration", "TIME")  # fmt: skip
     add("header-timeout", "how long a request's head may take, then 408 (default: 10s)",
         positive(duration), "duration", "TIME")  # fmt: skip
+    add("body-timeout", "how long the next bit of a request's body may take, then 408 (default: "
+        "60s)", limit(positive(duration)), "duration", "TIME")  # fmt: skip
+    add("send-timeout", "how long a client may take nothing of its answer, before it is cut off "
+        "(default: 60s)", limit(positive(duration)), "duration", "TIME")  # fmt: skip
+    add("max-head", "bytes of a request line and header fields, at least 4k and in steps of that; "
+        "more get 431 (default: 64k)", values.head_size, "size", "SIZE")  # fmt: skip
     add("graceful-timeout", "how long, after a signal, requests may take to finish (default: "
         "30s)", limit(duration), "duration", "TIME")  # fmt: skip
     add("drain-delay", "how long, after a signal, to go on as before while --ready-path says 503 "

@@ -4,7 +4,7 @@ llhttp refuses nearly all that could be read in two ways; ``_check_head`` refuse
 (what it lets through: no Host or two, transfer codings that nobody undoes here, a transfer
 coding in HTTP/1.0, HTTP/0.9 and 2.0, the methods of RTSP and ICE).
 
-Memory per connection is bounded: a head by ``MAX_HEAD``, a body by the process's stdin window
+Memory per connection is bounded: a head by ``max_head``, a body by the process's stdin window
 or what an exchange gathers before its turn, requests in advance by ``MAX_AHEAD``, answers by
 the transport's high-water mark. Whatever goes above makes the connection stop reading, and one
 that does not read is watched for hang-up.
@@ -19,8 +19,11 @@ not answers with a reset.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol, cast
@@ -28,13 +31,12 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from .exchange import Exchange
+from .response import CONTINUE
 
 if TYPE_CHECKING:
     from .service import Service
     from .watch import Deadlines
 
-MAX_HEAD: Final = 65536
-"""Bytes of request line and header fields, and of whatever else carries no body."""
 MAX_AHEAD: Final = 16
 """Requests of one client that may wait behind the one being answered."""
 _PIECE: Final = 4096
@@ -54,6 +56,14 @@ _ZEROS: Final = 8
 """Leading zeros that any client takes in a chunk's size."""
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+def _in_kernel(fd: int) -> int:
+    """Bytes written to the socket that its peer has not acknowledged (tcp(7), unix(7))."""
+    if sys.platform != "linux":
+        return 0  # what is before the kernel tells as much, if later
+    number = fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(number, sys.byteorder)
 
 
 class _Stop(Exception):
@@ -189,6 +199,8 @@ class Connection(asyncio.Protocol):
                 current.begin()
         elif self._quiet and self._limit is self.service.idle:
             self._wait(self.service.slow)
+        if self._parsing is not None or self._limit is self.service.body:
+            self._time_body()
 
     def eof_received(self) -> bool:
         current = self._current
@@ -205,6 +217,7 @@ class Connection(asyncio.Protocol):
             self._ahead.remove(parsing)
         if not self._ahead:
             self.ending = True
+        self._time_body()
         self.probe()
         self.service.watch.hangup(self._fd, self, shut=False)
         return True
@@ -213,6 +226,7 @@ class Connection(asyncio.Protocol):
         service = self.service
         service.connections.discard(self)
         service.watch.forget_hangup(self._fd)
+        service.unsent.discard(self)
         self._wait(None)
         current, self._current = self._current, None
         self._ahead.clear()
@@ -224,11 +238,14 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.write_paused = True
+        self.service.unsent.add(self)
         if self._current is not None and self._current.job is not None:
             self._current.job.pause_reading()
 
     def resume_writing(self) -> None:
         self.write_paused = False
+        if not self.transport.is_closing():
+            self.service.unsent.discard(self)
         if self._current is None:
             self._advance()
         elif self._current.job is not None:
@@ -379,7 +396,13 @@ class Connection(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             self.transport.abort()
         else:
-            self.transport.close()
+            self._close()
+
+    def proceed(self, exchange: Exchange) -> None:
+        """The client of ``exchange``, the current one, may now send what it holds back."""
+        exchange.expect = False
+        self.send(CONTINUE)
+        self._time_body()
 
     def replace(
         self, exchange: Exchange, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]]
@@ -394,6 +417,7 @@ class Connection(asyncio.Protocol):
         if not other.complete:
             self._parsing = None
             self._deaf = True
+            self._time_body()
         self._current = other
         return other
 
@@ -415,10 +439,22 @@ class Connection(asyncio.Protocol):
         limit, self._limit = self._limit, None
         if limit is self.service.slow:
             self._spoil(408, b"the request did not come in time\n")
+        elif limit is self.service.body:
+            self._spoil(408, b"the request's body did not come in time\n")
         elif limit is self.service.idle:
-            self.transport.close()
+            self._close()
+        elif self.unsent():
+            # An answer to a request that was not read to its end: to close would lose the rest.
+            self.service.unsent.add(self)
+            self._wait(limit)
         else:
             self.transport.abort()
+
+    def unsent(self) -> int:
+        return self.transport.get_write_buffer_size() + _in_kernel(self._fd)
+
+    def stalled(self) -> None:
+        self.transport.abort()
 
     def peer_shut(self) -> None:
         # What is still unread fits into the socket's receive buffer, and the EOF after it tells
@@ -511,7 +547,7 @@ class Connection(asyncio.Protocol):
             self._quiet = 0
         else:
             self._quiet += len(data)
-            if self._quiet > MAX_HEAD and not self._deaf:
+            if self._quiet > self.service.config.max_head and not self._deaf:
                 if self._parsing is None:
                     self._spoil(431, b"request header fields too large\n")
                 else:
@@ -629,6 +665,7 @@ class Connection(asyncio.Protocol):
         while self._ahead and self._current is None and not self.write_paused:
             exchange = self._current = self._ahead.popleft()
             self._wait(None)
+            self._time_body()
             if (self._shut or self.service.retiring) and not self._ahead:
                 self.ending = True
             if self._ahead_paused and len(self._ahead) < MAX_AHEAD:
@@ -656,7 +693,13 @@ class Connection(asyncio.Protocol):
                 transport.write_eof()
             self._wait(self.service.lingering)
         else:
-            transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Close when all has been sent. A transport waits for that without end."""
+        if self.transport.get_write_buffer_size():
+            self.service.unsent.add(self)
+        self.transport.close()
 
     # ---- reading
 
@@ -669,6 +712,7 @@ class Connection(asyncio.Protocol):
         if paused == self._paused or self.transport.is_closing():
             return
         self._paused = paused
+        self._time_body()
         if paused:
             self.transport.pause_reading()
             return
@@ -678,6 +722,22 @@ class Connection(asyncio.Protocol):
             self.service.loop.call_soon(self._parse_held)
         else:
             self.transport.resume_reading()
+
+    def _time_body(self) -> None:
+        """The next bit of a body has its time from now on, if we wait for one.
+
+        We do not while the process takes no more, nor before a client has been told to send.
+        """
+        parsing = self._parsing
+        if (
+            parsing is not None
+            and not self._paused
+            and not self._deaf
+            and (parsing.received or not parsing.expect)
+        ):
+            self._wait(self.service.body)
+        elif self._limit is self.service.body:
+            self._wait(None)
 
     def _wait(self, limit: Deadlines | None) -> None:
         """Start this time limit in place of the one that runs."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +17,7 @@ from .response import Heads
 from .route import Route
 from .routing import Routing
 from .tally import Figures, SharedFigures
-from .watch import Delay, Watch
+from .watch import Delay, Unsent, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,10 @@ _HOLD: Final = 0.01
 """Seconds for which the beginning of an answer is held back, for all of it to come."""
 
 
+def _seconds(limit: float | None) -> float:
+    return math.inf if limit is None else limit
+
+
 class Service:
     """``start`` and ``load`` come before any connection; ``load`` may come again."""
 
@@ -55,6 +60,7 @@ class Service:
         "_reroute_timer",
         "_retired",
         "_unrouted",
+        "body",
         "config",
         "connections",
         "delay",
@@ -68,6 +74,7 @@ class Service:
         "retiring",
         "routing",
         "slow",
+        "unsent",
         "watch",
     )
 
@@ -99,6 +106,9 @@ class Service:
         self.watch.every_second(self._second)
         self.idle = self.watch.deadlines(config.keep_alive_timeout)
         self.slow = self.watch.deadlines(config.header_timeout)
+        self.body = self.watch.deadlines(_seconds(config.body_timeout))
+        self.unsent = Unsent(loop.time, _seconds(config.send_timeout))
+        self.watch.every_second(self.unsent.look)
         self.lingering = self.watch.deadlines(_LINGER)
         self.log = self._log(config)
 
@@ -147,6 +157,8 @@ class Service:
         self.config = config
         self.idle.seconds = config.keep_alive_timeout
         self.slow.seconds = config.header_timeout
+        self.body.seconds = _seconds(config.body_timeout)
+        self.unsent.seconds = _seconds(config.send_timeout)
         self._switch_log(config)
         self._unrouted = set(self.connections)
         self._reroute()

@@ -160,6 +160,13 @@ def route(text: str) -> dict[str, object]:
     return settings
 
 
+def head_size(text: str) -> int:
+    found = size(text)
+    if not 4096 <= found <= 1 << 24:
+        raise ValueError(f"{text!r} is not a size from 4k to 16M")
+    return found
+
+
 def rlimit(text: str) -> tuple[str, int, int]:
     """``NAME=VALUE`` or ``NAME=SOFT:HARD``: the name of a RLIMIT_ constant in lower case, and
     what setrlimit(2) takes."""

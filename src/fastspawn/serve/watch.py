@@ -84,6 +84,47 @@ class Deadlines:
                 connection.expired()
 
 
+class Sender(Protocol):
+    def unsent(self) -> int:
+        """Bytes of which its peer has not said that it has them."""
+
+    def stalled(self) -> None:
+        """The peer took nothing of them for the time it has. No longer watched for that."""
+
+
+class Unsent:
+    """Connections that have more to send than their peers take: ``seconds`` without any progress,
+    and up to two more."""
+
+    __slots__ = ("_now", "_senders", "seconds")
+
+    def __init__(self, now: Callable[[], float], seconds: float) -> None:
+        self._now = now
+        self.seconds = seconds
+        """May be changed."""
+        self._senders: dict[Sender, tuple[int, float]] = {}
+
+    def add(self, sender: Sender) -> None:
+        if sender not in self._senders:
+            self._senders[sender] = -1, self._now()
+
+    def discard(self, sender: Sender) -> None:
+        self._senders.pop(sender, None)
+
+    def look(self) -> None:
+        """To be called once a second."""
+        now = self._now()
+        for sender, (before, since) in list(self._senders.items()):
+            # It only changes if some was taken: who is watched here is not given more, or for a
+            # moment only.
+            left = sender.unsent()
+            if left != before:
+                self._senders[sender] = left, now
+            elif now - since >= self.seconds:
+                del self._senders[sender]
+                sender.stalled()
+
+
 class Delayed(Protocol):
     def release(self) -> None:
         """The delay has passed."""

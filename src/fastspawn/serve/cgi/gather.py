@@ -12,7 +12,6 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from fastspawn.serve.exchange import Exchange
-from fastspawn.serve.response import CONTINUE
 from fastspawn.serve.strategy import STREAM
 
 from .spool import Spool
@@ -107,7 +106,7 @@ class GatheringExchange(Exchange):
             # It holds a place among those that run.
             self._late = asyncio.get_running_loop().call_later(timeout, self._too_late)
         if self.expect and not body and not self.complete:
-            connection.send(CONTINUE)
+            connection.proceed(self)
         for data in body:
             self.feed(data)
             if self.connection is None:
