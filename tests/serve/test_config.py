@@ -23,6 +23,9 @@ spawners = 2
 keep-alive-timeout = 2.5
 header-timeout = "1m"
 body-timeout = "2m"
+user = "www-data"
+group = "33"
+subreaper = false
 send-timeout = "none"
 max-head = "8k"
 graceful-timeout = "none"
@@ -128,6 +131,8 @@ def test_every_key(tmp_path: Path) -> None:
         keep_alive_timeout=2.5,
         header_timeout=60,
         body_timeout=120,
+        user="www-data",
+        group="33",
         send_timeout=None,
         max_head=8192,
         graceful_timeout=None,
@@ -241,8 +246,10 @@ def test_every_option_is_a_variable(option: options.Option, tmp_path: Path) -> N
         "strategy": "subprocess", "snapshot-at": "main", "stderr": "merge",
         "route": "/a=b", "set-env": "A=1", "pass-env": "A", "fd": "9",
         "uds-mode": "660", "health-path": "/a", "ready-path": "/a",
-        "metrics-path": "/a", "rlimit": "core=0", "max-head": "8k", "ws-frames": "bytes", "ws-origin": "*",
+        "metrics-path": "/a", "rlimit": "core=0", "ws-frames": "bytes", "ws-origin": "*",
+        "max-head": "8k",
         "log-format": "json", "forwarded-allow-ips": "unix",
+        "subreaper": "1",
     }  # fmt: skip
     number = "1" if option.kind == "flag" else "3"
     text = texts.get(option.name, number)

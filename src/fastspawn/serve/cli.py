@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from fastspawn import _core
 
-from . import listen, rights, server, settings, systemd, tls, workers
+from . import identity, listen, rights, server, settings, systemd, tls, workers
 from .cgi.scripts import ScriptDirectory
 from .config import Config, RouteConfig
 from .filling import Filling
@@ -141,6 +141,13 @@ def check_rights(config: Config) -> None:
         raise UsageError(f"{title}{error}") from error
 
 
+def _drop_rights(config: Config) -> None:
+    try:
+        identity.drop(config)
+    except identity.IdentityError as error:
+        raise UsageError(str(error)) from error
+
+
 def _run(argv: Sequence[str]) -> int:
     if argv and argv[0] == workers.FLAG:
         return workers.work(argv[1:])
@@ -151,9 +158,15 @@ def _run(argv: Sequence[str]) -> int:
     fds = systemd.listen_fds()
     notifier = systemd.Notifier()
     socks = [listen.adopt(fd, config.backlog) for fd in fds] or listen.listen(config)
-    check_rights(config)
     scheme = "http" if config.ssl_certfile is None else "https"
     where = ", ".join(listen.name(sock, scheme) for sock in socks)
+    if config.workers > 1 and config.fd is None and not fds:
+        shares = [listen.multiply(sock, config.workers, config.backlog) for sock in socks]
+    else:
+        # Somebody else's, and perhaps still in use by others.
+        shares = [[sock] * config.workers for sock in socks]
+    _drop_rights(config)
+    check_rights(config)
 
     def ready() -> None:
         what, how = _summary(config.routes)
@@ -182,11 +195,6 @@ def _run(argv: Sequence[str]) -> int:
             config, socks, ready=ready, stopping=stopping, reread=hangup, notifier=notifier
         )
         return 0
-    if config.fd is None and not fds:
-        shares = [listen.multiply(sock, config.workers, config.backlog) for sock in socks]
-    else:
-        # Somebody else's, and perhaps still in use by others.
-        shares = [[sock] * config.workers for sock in socks]
     return workers.Supervisor(
         config,
         [list(share) for share in zip(*shares, strict=True)],

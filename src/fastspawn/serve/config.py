@@ -116,6 +116,10 @@ class Config:
     max_inflight_total: int | None = None
     """Over all routes and workers; None: only what each route allows in each worker."""
 
+    user: str | None = None
+    group: str | None = None
+    subreaper: bool = False
+
     keep_alive_timeout: float = 5.0
     header_timeout: float = 10.0
     body_timeout: float | None = 60.0

@@ -102,6 +102,12 @@ def _make() -> list[Option]:
     add("max-inflight-total", "commands that run at once, of all routes and workers together "
         "(default: none)", limit(number(1)), "number", "N")  # fmt: skip
 
+    add("user", "whom the server becomes, once it has bound its sockets: a name or a number",
+        values.account, "text", "USER")  # fmt: skip
+    add("group", "likewise (default: the user's)", values.account, "text", "GROUP")
+    add("subreaper", "adopt and reap processes that a command leaves behind, as process 1 has to "
+        "in any case (default: off)", values.boolean, "flag")  # fmt: skip
+
     group = "routes"
     add("route", "a command of its own for a path such as /user/{name} or /files/{path...}; "
         "may be repeated", values.route, "list", "'[METHOD,... ]/PATH=CMD'")  # fmt: skip

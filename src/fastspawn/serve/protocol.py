@@ -62,7 +62,10 @@ def _in_kernel(fd: int) -> int:
     """Bytes written to the socket that its peer has not acknowledged (tcp(7), unix(7))."""
     if sys.platform != "linux":
         return 0  # what is before the kernel tells as much, if later
-    number = fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4))
+    try:
+        number = fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4))
+    except OSError:  # a TLS transport has closed it, and has not said so yet
+        return 0
     return int.from_bytes(number, sys.byteorder)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastspawn import TemplateError, WorkerError
 
-from . import link, settings, tls
+from . import link, orphans, settings, tls
 from .pool import LentPool, Pool
 from .protocol import Connection
 from .service import Service
@@ -53,6 +53,11 @@ def serve(
     how things are. Raises StartError.
     """
     loop = _new_loop(config)
+    if config.subreaper:
+        try:
+            orphans.become_subreaper()
+        except OSError as error:
+            raise StartError(f"--subreaper: {error.strerror}") from error
     try:
         asyncio.set_event_loop(loop)
         loop.run_until_complete(
@@ -222,6 +227,8 @@ async def _serve(
     except tls.TlsError as error:
         raise StartError(str(error)) from error
     service.half_closes = secure is None
+    if orphans.come_here(subreaper=config.subreaper):
+        service.watch.every_second(lambda: _reap(service))
     reloader = _Reloader(service, notifier, secure)
     # Without a handler it would end the server.
     text = "not restarted: that takes --workers" if upstream is None else ""
@@ -291,6 +298,12 @@ async def _serve(
     await strategies.close()
     if upstream is not None:
         upstream.close(loop)
+
+
+def _reap(service: Service) -> None:
+    # asyncio waits for its own on the main thread, too.
+    if not any(route.strategy.name == "subprocess" for route in service.routing.routes):
+        orphans.reap()
 
 
 def _pool(config: Config, upstream: link.Upstream | None) -> Pool | None:

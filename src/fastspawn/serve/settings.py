@@ -26,6 +26,7 @@ _FIXED: Final = (
     *("workers", "loop", "spawners", "max_inflight_total", "metrics_path"),
     *("request_id",),
     *tls.FIELDS,
+    *("user", "group", "subreaper"),
 )
 """Fields that a reload can't change."""
 _SUMS: Final = ("set_env", "pass_env", "rlimit", "ws_origin", "ws_subprotocol")
@@ -102,6 +103,8 @@ def _config(merged: dict[str, Any]) -> Config:
         given = [*given, rest]
     routes = tuple(make_route(common, each) for each in given)
     _add_up(routes)
+    if merged.get("subreaper") and any(route.strategy == "subprocess" for route in routes):
+        raise SettingsError("--subreaper can't be with --strategy subprocess")
     merged["loop"] = _loop(merged.get("loop", "auto"))
     _own_paths(merged)
     for name in tls.FIELDS:

@@ -160,6 +160,12 @@ def route(text: str) -> dict[str, object]:
     return settings
 
 
+def account(text: str) -> str:
+    if not re.fullmatch(r"[^\s:/\0-]\S*", text):
+        raise ValueError(f"{text!r} is not the name or number of an account")
+    return text
+
+
 def head_size(text: str) -> int:
     found = size(text)
     if not 4096 <= found <= 1 << 24:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from . import link, listen, server, settings
+from . import link, listen, orphans, server, settings
 from .pool import Broker
 from .systemd import Notifier
 from .tally import Tally
@@ -177,8 +177,16 @@ class Supervisor:
         numbers = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR2]
         if self._reread is not None:
             numbers.append(signal.SIGHUP)
+        if orphans.come_here(subreaper=self._config.subreaper):
+            # Those of workers that have ended.
+            numbers.append(signal.SIGCHLD)
         for number in numbers:
             signal.signal(number, lambda *_: None)
+        if self._config.subreaper:
+            try:
+                orphans.become_subreaper()
+            except OSError as error:
+                raise server.StartError(f"--subreaper: {error.strerror}") from error
         self._selector.register(wake, selectors.EVENT_READ)
         try:
             self._loop(wake)
@@ -201,6 +209,8 @@ class Supervisor:
                     for number in wake.recv(64):
                         if number == signal.SIGHUP:
                             self._reload()
+                        elif number == signal.SIGCHLD:
+                            orphans.reap({each.process.pid for each in self._all() if each.process})
                         elif number == signal.SIGUSR2:
                             self._replace()
                         else:

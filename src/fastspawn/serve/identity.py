@@ -1,0 +1,69 @@
+"""``--user`` and ``--group``: the server gives up its own rights, once it has bound its sockets."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .config import Config
+
+
+class IdentityError(ValueError):
+    """Which option can't be, and why."""
+
+
+def drop(config: Config) -> None:
+    """Become whom ``config`` names, for good: this process and all that it starts.
+
+    Supplementary groups are those of the user; with ``group`` alone, none. Without ``group`` it is
+    the user's own. HOME, USER and LOGNAME of the environment become the user's. Raises
+    IdentityError.
+    """
+    if config.user is None and config.group is None:
+        return
+    entry = None if config.user is None else _entry(config.user)
+    uid = None if config.user is None else (int(config.user) if entry is None else entry.pw_uid)
+    gid = _gid(config, entry)
+    try:
+        if (uid, gid) != (os.getuid(), os.getgid()) or os.geteuid() == 0:
+            # The user last: after that there is no right left to do the others.
+            if entry is None:
+                os.setgroups([gid])
+            else:
+                os.initgroups(entry.pw_name, gid)
+            os.setgid(gid)
+            if uid is not None:
+                os.setuid(uid)
+    except OSError as error:
+        option = f"--group {config.group}" if config.user is None else f"--user {config.user}"
+        raise IdentityError(f"{option}: {error.strerror}") from error
+    if config.workers > 1 and not os.access(sys.executable, os.X_OK):
+        raise IdentityError(f"--workers: --user {config.user} cannot execute {sys.executable}")
+    if entry is not None:
+        os.environ.update(HOME=entry.pw_dir, USER=entry.pw_name, LOGNAME=entry.pw_name)
+
+
+def _entry(user: str) -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+    except KeyError:
+        if user.isdecimal():
+            return None
+        raise IdentityError(f"--user {user}: there is no such user") from None
+
+
+def _gid(config: Config, entry: pwd.struct_passwd | None) -> int:
+    if config.group is None:
+        if entry is None:
+            raise IdentityError(f"--user {config.user}: unknown, and so needs --group")
+        return entry.pw_gid
+    if config.group.isdecimal():
+        return int(config.group)
+    try:
+        return grp.getgrnam(config.group).gr_gid
+    except KeyError:
+        raise IdentityError(f"--group {config.group}: there is no such group") from None
