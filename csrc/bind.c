@@ -96,6 +96,27 @@ static const char *version_name(const struct object *o, unsigned index) {
     return NULL;
 }
 
+/*
+ * What is found in the program itself may be no function but the program's own stub for one: that
+ * is the function's address for everyone when a program at a fixed address takes it.  The linker
+ * knows one from the other; here both stay lazy.
+ */
+static struct range program;
+
+static bool is_in_program(const void *found) {
+    return (uintptr_t)found >= program.start && (uintptr_t)found < program.end;
+}
+
+static void find_program(const struct dl_phdr_info *info) {
+    for (int i = 0; i < info->dlpi_phnum; i++) {
+        const ElfW(Phdr) *part = &info->dlpi_phdr[i];
+        if (part->p_type != PT_LOAD) continue;
+        uintptr_t start = info->dlpi_addr + part->p_vaddr, end = start + part->p_memsz;
+        if (program.end == 0 || start < program.start) program.start = start;
+        if (end > program.end) program.end = end;
+    }
+}
+
 static void bind_slot(const struct object *o, const ElfW(Rela) * slot) {
     size_t index = ELF64_R_SYM(slot->r_info);
     const ElfW(Sym) *symbol = &o->symbols[index];
@@ -107,11 +128,13 @@ static void bind_slot(const struct object *o, const ElfW(Rela) * slot) {
     void *found = dlvsym(RTLD_DEFAULT, name, version);
     void **at = (void **)(o->base + slot->r_offset);
     /* dlvsym passes over a program's own function without a version, the linker does not. */
-    if (found && *at != found && found == dlsym(RTLD_DEFAULT, name)) *at = found;
+    if (found == NULL || is_in_program(found)) return;
+    if (*at != found && found == dlsym(RTLD_DEFAULT, name)) *at = found;
 }
 
 static int bind_object(struct dl_phdr_info *info, size_t size, void *unused) {
     (void)size, (void)unused;
+    if (program.end == 0) find_program(info); /* it comes first */
     struct object o = {.base = info->dlpi_addr, .sure = true};
     const ElfW(Dyn) *entry = NULL;
     for (int i = 0; i < info->dlpi_phnum; i++)

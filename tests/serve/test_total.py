@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -26,9 +26,21 @@ def held(tmp_path: Path) -> Iterator[Path]:
     (path / "go").touch()
 
 
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def running(held: Path) -> dict[int, int]:
-    """Process and server of each."""
-    return {int(path.name): int(path.read_text()) for path in held.iterdir() if path.name.isdigit()}
+    """Process and server of each. (Those of a killed server die with it, and leave their file.)"""
+    found = {}
+    for path in held.iterdir():
+        if path.name.isdigit() and is_alive(int(path.name)):
+            with suppress(FileNotFoundError):
+                found[int(path.name)] = int(path.read_text())
+    return found
 
 
 def ask(stack: ExitStack, server: Server, target: str = "/") -> Client:

@@ -242,7 +242,7 @@ def test_each_request_has_its_own(run: Run, tmp_path: Path, name: str) -> None:
 
 def test_awk_starts_its_random_numbers_anew(run: Run, tmp_path: Path) -> None:
     """By the second, so within one all are equal, executed or forked."""
-    what = command(("awk", "BEGIN { srand(); print srand(), rand() }"), tmp_path)
+    what = command(("awk", "BEGIN { srand(); x = rand(); print srand(), x }"), tmp_path)
 
     async def main() -> None:
         async with (

@@ -240,7 +240,8 @@ def test_the_same_usage(run: Run) -> None:
     direct, forked = run(both(Command([PYTHON, "-S", "-c", work])))
     for result in forked:
         used, expected = result.rusage, direct.rusage
-        assert 0.9 < used.ru_maxrss / expected.ru_maxrss < 1.1
+        # Of an executed one it is at least that of the process that started it.
+        assert 60 << 10 < used.ru_maxrss < 1.1 * expected.ru_maxrss
         assert used.ru_minflt * os.sysconf("SC_PAGESIZE") > 60 << 20
         assert 1 / 3 < used.ru_utime / expected.ru_utime < 3
 

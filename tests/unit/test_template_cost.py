@@ -93,6 +93,30 @@ def test_the_programs_own_function_comes_first(
     assert by_exec.stdout == by_fork.stdout == b"mine\nmine\n"
 
 
+TAKEN = r"""
+#include <stdio.h>
+#include <string.h>
+#include <stdlib.h>
+char *(*volatile taken)(const char *, const char *) = strpbrk;
+int main(void) {
+    puts(strpbrk("abc", "b"));
+    puts(taken("abc", "b"));
+    free(malloc(1));
+    return 0;
+}
+"""
+
+
+@pytest.mark.parametrize("options", [("-fPIE", "-pie"), ("-fno-pie", "-no-pie")])
+def test_a_function_whose_address_the_program_takes(
+    run: Run, compile_c: Compile, options: tuple[str, ...]
+) -> None:
+    """At a fixed address its stub in the program is the function's address, and calls no other."""
+    program = compile_c("taken", TAKEN, "-fno-builtin", *options)
+    by_exec, by_fork = both(run, [program], {}, "main")
+    assert by_exec.stdout == by_fork.stdout == b"bc\nbc\n"
+
+
 TWICE = r"""
 #include <string.h>
 char *strpbrk(const char *s, const char *accept) { return (char *)"the library's"; }
