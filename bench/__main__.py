@@ -31,6 +31,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--quick", action="store_true", help="a short run of the main rows")
     add("--resume", action="store_true", help="go on with the run in --output and its options: what"
         " was measured stays, what is missing or of another section is added")  # fmt: skip
+    add(
+        "--another-commit",
+        action="store_true",
+        help="with --resume: although it is not the commit"
+        " that was measured first; the report names both",
+    )
     add("--list", action="store_true", help="list the rows and leave")
     add("--output", type=Path, help="where the JSON goes (default results/latest.json for a full"
         " run, else bench/.cache/last.json)")  # fmt: skip
@@ -108,9 +114,14 @@ def opened(options: argparse.Namespace) -> Results:
     except (OSError, ValueError) as error:
         raise tools.Unavailable(f"nothing to go on with: {error}") from None
     before, now = results.meta, json.loads(json.dumps(meta))
-    names = sorted((before.keys() | now.keys()) - set(NOT_COMPARED))
+    names = sorted((before.keys() | now.keys()) - {*NOT_COMPARED, "later_commits"})
+    if options.another_commit:
+        names.remove("commit")
     if other := [told for name in names for told in differences(name, before, now)]:
         raise tools.Unavailable(f"can't go on with {options.output.name}: {'; '.join(other)}")
+    measured = [before["commit"], *before.get("later_commits", ())]
+    if now["commit"] not in measured:
+        results.meta["later_commits"] = [*measured[1:], now["commit"]]
     results.retry_unavailable()
     return results
 

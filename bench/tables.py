@@ -415,7 +415,9 @@ def preamble(meta: dict[str, Any]) -> str:
     versions += [f"{name} {version}" for name, version in meta["crates"].items()]
     versions += [meta["rustc"] or "no rustc", f"bombardier {meta['bombardier']}"]
     versions += [f"vegeta {meta['vegeta']}"] if "vegeta" in meta else []
-    commit = (meta["commit"] or "none")[:12] + (" with changes" * bool(meta["uncommitted_changes"]))
+    commits = [meta["commit"], *meta.get("later_commits", ())]
+    commit = ", then ".join((name or "none")[:12] for name in commits)
+    commit += " with changes" * bool(meta["uncommitted_changes"])
     return (
         f"Measured {meta['date'][:10]} on {meta['cpu']}, {meta['cores']} cores, {meta['kernel']}, "
         f"the load generator on the same machine: `bombardier -c {options['connections']} -n "

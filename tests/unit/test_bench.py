@@ -171,11 +171,17 @@ def test_a_run_goes_on_with_the_rounds_that_are_missing(tmp_path: Path) -> None:
     assert other.returncode == 2
     assert "rounds was 2, is 3" in other.stderr
 
-    rest = bench("--rounds", "2", "--output", str(output), "--resume")
+    now, before["meta"]["commit"] = before["meta"]["commit"], "0" * 40
+    output.write_text(json.dumps(before))
+    other = bench("--rounds", "2", "--output", str(output), "--resume")
+    assert other.returncode == 2
+    assert "commit was 0" in other.stderr
+
+    rest = bench("--rounds", "2", "--output", str(output), "--resume", "--another-commit")
     assert rest.returncode == 0, rest.stderr
     assert "1 launch," in rest.stderr
     after = json.loads(output.read_text())
     (row,) = after["sections"]["library"].values()
     assert [record["round"] for record in row["rounds"]] == [0, 1]
     assert row["rounds"][0] == first
-    assert after["meta"] == before["meta"]
+    assert after["meta"] == {**before["meta"], "later_commits": [now]}
