@@ -127,8 +127,8 @@ static void bind_slot(const struct object *o, const ElfW(Rela) * slot) {
     const char *name = o->strings + symbol->st_name;
     void *found = dlvsym(RTLD_DEFAULT, name, version);
     void **at = (void **)(o->base + slot->r_offset);
-    /* dlvsym passes over a program's own function without a version, the linker does not. */
     if (found == NULL || is_in_program(found)) return;
+    /* dlvsym passes over a function without a version that comes first, the linker does not. */
     if (*at != found && found == dlsym(RTLD_DEFAULT, name)) *at = found;
 }
 

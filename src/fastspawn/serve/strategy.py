@@ -23,7 +23,6 @@ from .filling import Filling, why_not_alike
 from .paths import ANY_PATH
 
 if TYPE_CHECKING:
-    import resource
     from collections.abc import Callable, Mapping, Sequence
 
     from .config import RouteConfig, SnapshotAt
