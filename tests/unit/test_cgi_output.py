@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fastspawn.serve.cgi.output import BadOutput, Body, Head, HeadParser, NphParser
+from fastspawn.serve.cgi.output import BadOutput, Body, Head, HeadParser, NphParser, Reader
 
 
 def parse(data: bytes, **options: Any) -> tuple[Head, bytes]:
@@ -262,6 +262,81 @@ def test_head_request_has_no_body() -> None:
     body = Body(Head(200, length=4), head_only=True)
     assert body.take(b"abc") == b""
     assert not body.missing
+
+
+# ---- both, as an answer is made of them ----------------------------------------------------------
+
+
+def reader(*pieces: bytes, head_only: bool = False) -> tuple[Reader, list[bytes | None]]:
+    made = Reader(HeadParser(), head_only=head_only)
+    return made, [made.feed(piece) for piece in pieces]
+
+
+def test_no_answer_before_the_header_block_is_complete() -> None:
+    output, answer = reader(b"Content-Ty", b"pe: a/b\n", b"\nab", b"", b"c")
+    assert answer == [None, None, b"ab", b"", b"c"]
+    output.end()
+    assert output.head.status == 200
+
+
+@pytest.mark.parametrize("data", [b"", b"Content-Type: a/b\n", b"Content-Type: a/b"])
+def test_an_end_within_the_header(data: bytes) -> None:
+    output, answer = reader(data)
+    assert answer == [None]
+    with pytest.raises(BadOutput, match="ends within its header"):
+        output.end()
+
+
+def test_an_end_before_the_announced_one() -> None:
+    output, answer = reader(b"Content-Type: a/b\nContent-Length: 4\n\nab", b"c")
+    assert answer == [b"ab", b"c"]
+    with pytest.raises(BadOutput, match="shorter than its Content-Length"):
+        output.end()
+    assert not output.excess
+
+
+def test_more_than_was_announced() -> None:
+    output, answer = reader(b"Content-Type: a/b\nContent-Length: 4\n\nabc")
+    assert not output.excess
+    assert [*answer, output.feed(b"def")] == [b"abc", b"d"]
+    assert output.excess
+    output.end()
+
+
+def test_answer_to_head() -> None:
+    output, answer = reader(b"Content-Type: a/b\nContent-Length: 4\n\n", b"a", head_only=True)
+    assert answer == [b"", b""]
+    output.end()
+    assert output.head.length == 4
+
+
+def test_6_2_2_local_redirect_is_known_at_the_end() -> None:
+    output, answer = reader(b"Location: /a?b\n\n", b"")
+    assert answer == [None, None]
+    output.end()
+    assert output.head.local == b"/a?b"
+
+
+def test_6_2_4_a_redirect_with_a_body_is_the_clients() -> None:
+    output, answer = reader(b"Location: /a?b\n\n", b"see", b" there")
+    assert answer == [None, b"see", b" there"]
+    output.end()
+    assert output.head.local is None
+    assert (b"Location", b"/a?b") in output.head.fields
+
+
+def test_what_a_bad_output_begins_with() -> None:
+    output, _ = reader(b"Content-Type: a/b\n")
+    with pytest.raises(BadOutput):
+        output.feed(b"no field\n")
+    assert output.start() == b"Content-Type: a/b\nno field\n"
+    assert output.start(b"more") == b"Content-Type: a/b\nno field\nmore"
+
+
+def test_only_the_beginning_is_kept() -> None:
+    output, _ = reader(b"Content-Type: a/b\n", b"X: " + b"x" * 2000 + b"\n\n", b"body")
+    assert len(output.start(b"more")) == 1024
+    assert output.start().startswith(b"Content-Type: a/b\nX: xxx")
 
 
 # ---- anything -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from fastspawn.serve.cgi.environment import Request
-from fastspawn.serve.cgi.output import BadOutput, Body, HeadParser, NphFieldsParser
+from fastspawn.serve.cgi.output import BadOutput, HeadParser, NphFieldsParser, Reader
 from fastspawn.serve.cgi.request import Refused as CgiRefused
 from fastspawn.serve.cgi.request import parse_target
 from fastspawn.serve.cgi.spool import Spool
@@ -17,14 +17,11 @@ from .exchange import Exchange, Fields, Refused
 
 if TYPE_CHECKING:
     from fastspawn.serve.cgi.gateway import Invocation
-    from fastspawn.serve.cgi.output import Head
     from fastspawn.serve.route import Route
 
     from .app import Receive, Scope, Send
 
 _MAX_REDIRECTS: Final = 10
-_SHOWN: Final = 1024
-"""Bytes of output that failed, in the log."""
 _PIECE: Final = 65536
 """Bytes of a body in a file that are handed on at once."""
 
@@ -40,13 +37,8 @@ class CgiExchange(Exchange):
         """What came of a body without a length, or what is still to be handed on of it."""
         self._pump: asyncio.Future[None] | None = None
         self._redirects = 0
-        self._forget_output()
-
-    def _forget_output(self) -> None:
-        self._parser: HeadParser = HeadParser()
-        self._script_body: Body | None = None
-        """None until the header block is complete."""
-        self._start_of_output = b""
+        self._reader: Reader
+        """Not set before a script is found: there is no output either."""
 
     async def run(self) -> None:
         try:
@@ -85,8 +77,8 @@ class CgiExchange(Exchange):
             fields = [(name.lower(), value) for name, value in lines]
             raise Refused(refused.status, refused.text, fields) from None
         self.invocation = invocation
-        if invocation.nph:
-            self._parser = NphFieldsParser()
+        parser = NphFieldsParser() if invocation.nph else HeadParser()
+        self._reader = Reader(parser, head_only=self._head_only)
 
     def _check_size(self) -> None:
         super()._check_size()
@@ -169,65 +161,37 @@ class CgiExchange(Exchange):
 
     # ---- the answer
 
-    def _take(self, data: bytes) -> bytes | None:
-        """The part of the answer's body in ``data``; None: there is no answer yet.
-
-        Raises BadOutput.
-        """
-        if self._script_body is None:
-            if len(self._start_of_output) < _SHOWN:
-                self._start_of_output += data[:_SHOWN]
-            rest = self._parser.feed(data)
-            if rest is None:
-                return None
-            data = rest
-            self._script_body = Body(self._script_head, head_only=self._head_only)
-        head = self._script_head
-        if head.local is not None:
-            if not data:
-                return None
-            head.local = None  # there is a body: it is for the client (RFC 3875 section 6.2.4)
-        return self._script_body.take(data)
-
-    @property
-    def _script_head(self) -> Head:
-        head = self._parser.head
-        assert head is not None
-        return head
-
     def _malformed(self, bad: BadOutput) -> Refused:
-        self._warn(f"{bad}; output: {self._start_of_output[:_SHOWN]!r}")
+        self._warn(f"{bad}; output: {self._reader.start()!r}")
         return Refused(502, b"the script's answer is malformed\n")
 
     async def _stream(self, data: bytes) -> None:
         try:
-            body = self._take(data)
+            body = self._reader.feed(data)
         except BadOutput as bad:
             raise self._malformed(bad) from None
         if body is None:
             return
         if not self._head_sent:
-            await self._pass_on(self._script_head.length)
+            await self._pass_on(self._reader.head.length)
         await self._body(body)
 
     async def _end_stream(self, data: bytes) -> None:
         await self._stream(data)
-        assert self._script_body is not None
-        if self._script_body.missing:
-            self._warn("the body is shorter than its Content-Length")
-            raise Refused(502, b"the script's answer is malformed\n")
+        try:
+            self._reader.end()
+        except BadOutput as bad:
+            self._warn(str(bad))
+            raise Refused(502, b"the script's answer is malformed\n") from None
         await self._finish()
 
     async def _whole(self, data: bytes) -> None:
         try:
-            body = self._take(data)
-            if self._script_body is None:
-                raise BadOutput("it ends within its header")
-            if self._script_body.missing:
-                raise BadOutput("the body is shorter than its Content-Length")
+            body = self._reader.feed(data)
+            self._reader.end()
         except BadOutput as bad:
             raise self._malformed(bad) from None
-        head = self._script_head
+        head = self._reader.head
         if body is None:
             assert head.local is not None
             await self._redirect(head.local)
@@ -240,12 +204,12 @@ class CgiExchange(Exchange):
         await self._finish()
 
     async def _finish(self) -> None:
-        if self._script_body is not None and self._script_body.excess:
+        if self._reader.excess:
             self._warn("the body is longer than its Content-Length")
         await self._body(b"", last=True)
 
     async def _pass_on(self, length: int | None) -> None:
-        head = self._script_head
+        head = self._reader.head
         if head.status == 204:
             length = None
         elif head.status == 205:
@@ -264,7 +228,6 @@ class CgiExchange(Exchange):
             segments = None
         root = tuple(part for part in self.mounted.split("/") if part)
         if segments is None or segments[: len(root)] != root:
-            self._script_head.local = None
             await self._pass_on(0)
             await self._finish()
             return
@@ -285,7 +248,6 @@ class CgiExchange(Exchange):
             if not name.startswith(b"content-") and name != b"transfer-encoding"
         ]
         self.match = Match("/" + "/".join(segments), {}, old.argv, old.env, fields)
-        self._forget_output()
         self._invoke(target)
         self._first, self._more, self.length = b"", False, None
         self.job = self._ended = None
@@ -295,8 +257,8 @@ class CgiExchange(Exchange):
         await self._answer()
 
     def _complain(self, output: bytes) -> None:
-        if output or self._start_of_output:
-            self._warn(f"it failed; output: {(self._start_of_output + output)[:_SHOWN]!r}")
+        if start := self._reader.start(output):
+            self._warn(f"it failed; output: {start!r}")
 
 
 def _address(name: Any) -> tuple[bytes, int] | None:

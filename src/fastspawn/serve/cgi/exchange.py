@@ -24,7 +24,7 @@ from fastspawn.serve.response import (
 )
 
 from .gather import GatheringExchange
-from .output import BadOutput, Body, HeadParser, NphParser
+from .output import BadOutput, HeadParser, NphParser, Reader
 from .request import Refused
 
 if TYPE_CHECKING:
@@ -37,17 +37,13 @@ if TYPE_CHECKING:
 
 _MAX_REDIRECTS: Final = 10
 _ID: Final = b"x-request-id"
-_SHOWN: Final = 1024
-"""Bytes of output that failed, in the log."""
 
 
 class CgiExchange(GatheringExchange):
     __slots__ = (
-        "_body",
         "_chunks",
         "_location",
-        "_parser",
-        "_start_of_output",
+        "_reader",
         "invocation",
         "redirects",
     )
@@ -67,13 +63,11 @@ class CgiExchange(GatheringExchange):
         """How many local redirects have led here."""
 
         # Output.
-        self._parser: HeadParser = HeadParser()
-        self._body: Body | None = None
-        """None until the header block is complete."""
+        self._reader: Reader
+        """Not set before a script is found: there is no output either."""
         self._chunks = False
         self._location = b""
         """Of a local redirect."""
-        self._start_of_output = b""
 
     # ---- the request
 
@@ -85,8 +79,8 @@ class CgiExchange(GatheringExchange):
                 self.begun = True
                 self.refuse(refused.status, refused.text, refused.fields)
                 return
-            if self.invocation.nph:
-                self._parser = NphParser()
+            parser = NphParser() if self.invocation.nph else HeadParser()
+            self._reader = Reader(parser, head_only=self.head_only)
         super().begin()
 
     # ---- the answer
@@ -118,37 +112,11 @@ class CgiExchange(GatheringExchange):
     def chunked(self) -> bool:
         return self._chunks
 
-    def _take(self, data: bytes) -> bytes | None:
-        """The part of the answer's body in ``data``; None: there is no answer yet.
-
-        Raises BadOutput.
-        """
-        if self._body is None:
-            if len(self._start_of_output) < _SHOWN:
-                self._start_of_output += data[:_SHOWN]
-            rest = self._parser.feed(data)
-            if rest is None:
-                return None
-            data = rest
-            self._body = Body(self._head, head_only=self.head_only)
-        head = self._head
-        if head.local is not None:
-            if not data:
-                return None
-            head.local = None  # there is a body: it is for the client (RFC 3875 section 6.2.4)
-        return self._body.take(data)
-
-    @property
-    def _head(self) -> Head:
-        head = self._parser.head
-        assert head is not None
-        return head
-
     def _stream(self, connection: Connection, data: bytes) -> None:
         try:
-            body = self._take(data)
+            body = self._reader.feed(data)
         except BadOutput as bad:
-            self._complain(f"{bad}; output: {self._start_of_output[:_SHOWN]!r}")
+            self._complain(f"{bad}; output: {self._reader.start()!r}")
             self.refuse(502, b"the script's answer is malformed\n")
             return
         if body is None:
@@ -159,7 +127,7 @@ class CgiExchange(GatheringExchange):
             self._send(connection, body)
 
     def _start_stream(self, connection: Connection, data: bytes) -> None:
-        head = self._head
+        head = self._reader.head
         self.status = head.status
         self.head_sent = True
         self.sent += len(data)
@@ -188,11 +156,12 @@ class CgiExchange(GatheringExchange):
         connection.transport.write(data)
 
     def _end_stream(self, connection: Connection, data: bytes) -> None:
-        assert self._body is not None
-        if data and (data := self._body.take(data)):
-            self._send(connection, data)
-        if self._body.missing:
-            self._complain("the body is shorter than its Content-Length")
+        if body := self._reader.feed(data):
+            self._send(connection, body)
+        try:
+            self._reader.end()
+        except BadOutput as bad:
+            self._complain(str(bad))
             self.keep = False
             self._cut(connection)
             return
@@ -203,16 +172,13 @@ class CgiExchange(GatheringExchange):
     def _answer(self, connection: Connection, output: bytes) -> None:
         """The script has ended well, and nothing has been sent."""
         try:
-            body = self._take(output)
-            if self._body is None:
-                raise BadOutput("it ends within its header")
-            if self._body.missing:
-                raise BadOutput("the body is shorter than its Content-Length")
+            body = self._reader.feed(output)
+            self._reader.end()
         except BadOutput as bad:
-            self._complain(f"{bad}; output: {self._start_of_output[:_SHOWN]!r}")
+            self._complain(f"{bad}; output: {self._reader.start()!r}")
             self._send_error(connection, 502, b"the script's answer is malformed\n")
             return
-        head = self._head
+        head = self._reader.head
         if body is None:
             assert head.local is not None
             self.status = head.status
@@ -265,23 +231,21 @@ class CgiExchange(GatheringExchange):
 
     def _fail(self, connection: Connection, job: Job) -> None:
         if self.head_sent:
-            assert self._body is not None
             self.keep = False
-            if job.output and (data := self._body.take(job.output)):
+            if data := self._reader.feed(job.output):
                 self._send(connection, data)  # its last words
             self._cut(connection)
             return
-        output = self._start_of_output + self.held + job.output
-        if output:
-            self._complain(f"it failed; output: {output[:_SHOWN]!r}")
+        if output := self._reader.start(self.held + job.output):
+            self._complain(f"it failed; output: {output!r}")
         super()._fail(connection, job)
 
     def _cut(self, connection: Connection) -> None:
         # Chunks and a length show by themselves that something is missing.
-        head = self._head
+        head = self._reader.head
         if not self.head_only and not head.bodyless:
             connection.cut(reset=not self._chunks and head.length is None)
 
     def _check_excess(self) -> None:
-        if self._body is not None and self._body.excess:
+        if self._reader.excess:
             self._complain("the body is longer than its Content-Length")

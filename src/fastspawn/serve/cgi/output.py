@@ -1,5 +1,7 @@
 """What a script writes: its header block, read as it comes, and how much body may follow.
 
+``Reader`` is all that an answer is made from; ``HeadParser`` and ``Body`` are its two halves.
+
 RFC 3875 section 6, strictly: a header block that is not one, or that would let somebody else
 write our answer, is an error (BadOutput, which becomes a 502) and not a guess.
 """
@@ -15,6 +17,8 @@ MAX_HEAD: Final = 65536
 """Bytes of a header block."""
 _SHOWN: Final = 60
 """Bytes of a bad line in the message about it."""
+_START: Final = 1024
+"""Bytes of an output that failed, in the log."""
 
 _FIELD: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*)", re.DOTALL)
 _STATUS: Final = re.compile(rb"([2-5]\d\d)(?: ([\t -~\x80-\xff]*))?", re.DOTALL)
@@ -190,6 +194,66 @@ class Body:
     def missing(self) -> bool:
         """At the end: less came than the script had said."""
         return not self._none and bool(self._left)
+
+
+class Reader:
+    """One script's output: ``feed`` it what comes, ``end`` it, and send what it returns.
+
+    ``head_only``: the answer is to a HEAD. After BadOutput only ``start`` is of use.
+    """
+
+    __slots__ = ("_body", "_head_only", "_parser", "_start")
+
+    def __init__(self, parser: HeadParser, *, head_only: bool) -> None:
+        self._head_only = head_only
+        self._parser = parser
+        self._body: Body | None = None
+        """None until the header block is complete."""
+        self._start = b""
+
+    def feed(self, data: bytes) -> bytes | None:
+        """The part of the answer's body in ``data`` (maybe empty), or None: there is no answer
+        yet, since the header block goes on or what has come is a local redirect so far.
+
+        Raises BadOutput.
+        """
+        if self._body is None:
+            if len(self._start) < _START:
+                self._start += data[:_START]
+            rest = self._parser.feed(data)
+            if rest is None:
+                return None
+            data = rest
+            self._body = Body(self.head, head_only=self._head_only)
+        head = self.head
+        if head.local is not None:
+            if not data:
+                return None
+            head.local = None  # there is a body: it is for the client (section 6.2.4)
+        return self._body.take(data)
+
+    def end(self) -> None:
+        """That was all. Raises BadOutput if something is missing."""
+        if self._body is None:
+            raise BadOutput("it ends within its header")
+        if self._body.missing:
+            raise BadOutput("the body is shorter than its Content-Length")
+
+    @property
+    def head(self) -> Head:
+        """To be asked for when ``feed`` has returned some body, or ``end`` has returned."""
+        head = self._parser.head
+        assert head is not None
+        return head
+
+    @property
+    def excess(self) -> bool:
+        """The script wrote more than it had said."""
+        return self._body is not None and self._body.excess
+
+    def start(self, more: bytes = b"") -> bytes:
+        """What the output begins with, for the log. ``more``: what came without being fed."""
+        return (self._start + more)[:_START]
 
 
 def _head_of(fields: list[tuple[bytes, bytes, bytes]]) -> Head:
