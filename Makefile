@@ -105,6 +105,7 @@ check-page: $(PYTHON_STAMP) ## the page of the benchmarks in a real browser, whi
 
 typing: $(BUILD_STAMP) $(call group,typing) ## mypy, and the module against its .pyi
 	$(RUN) mypy --no-error-summary
+	$(RUN) mypy --no-error-summary --package bench
 	$(RUN) mypy --no-error-summary tests/typing
 	$(RUN) mypy.stubtest --concise --ignore-disjoint-bases fastspawn._core
 

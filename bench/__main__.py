@@ -97,15 +97,19 @@ def loaded(path: Path) -> Results | None:
         return None
 
 
+TOLD = (
+    *("rounds", "requests", "connections", "checked", "seconds"),
+    *("asked", "batches", "spawns", "quick", "rows"),
+)
+"""The options that a run's JSON holds."""
+
 NOT_COMPARED = ("date", "load_before", "order_seed")
 """What may differ between the two halves of a run."""
 
 
 def opened(options: argparse.Namespace) -> Results:
     """The results to fill in: new ones, or with --resume those of the run that is gone on with."""
-    kept = ("rounds", "requests", "connections", "checked", "seconds", "asked", "batches")
-    kept += ("spawns", "quick", "rows")
-    told = {name: getattr(options, name) for name in kept}
+    told = {name: getattr(options, name) for name in TOLD}
     meta = tools.describe(told, environment()["PATH"])
     if not options.resume:
         return Results.new({**meta, "order_seed": random.randrange(1 << 32)})

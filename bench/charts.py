@@ -14,6 +14,7 @@ import matplotlib as mpl
 
 mpl.use("svg")
 
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
@@ -65,7 +66,7 @@ STYLE = {
 
 def draw(results: Results, name: str, title: str, stamp: str, path: Path) -> None:
     """Write the picture of a section; *stamp* says of which figures it is."""
-    with mpl.rc_context({**STYLE, "svg.hashsalt": name}):
+    with style.context({**STYLE, "svg.hashsalt": name}):
         figure = _figure(results, name)
         figure.savefig(
             path,

@@ -56,7 +56,8 @@ def resident(pid: int) -> int:
 
 def bombard(port: int, connections: int, seconds: int) -> dict[str, Any]:
     """bombardier for a time instead of a number, and with all statuses allowed."""
-    command = [tools.bombardier(), "-c", str(connections), "-d", f"{seconds}s", "-t", "60s", "-l"]
+    program = str(tools.bombardier())
+    command = [program, "-c", str(connections), "-d", f"{seconds}s", "-t", "60s", "-l"]
     url = f"http://localhost:{port}"
     done = subprocess.run(
         [*command, "-p", "r", "-o", "json", url], capture_output=True, text=True, check=True
@@ -85,8 +86,8 @@ def watching(pid: int) -> Iterator[list[int]]:
 
 
 def overload(args: argparse.Namespace) -> None:
-    options = ("--max-inflight", str(PLACES), "--queue", str(QUEUE))
-    options += ("--queue-timeout", f"{QUEUE_TIMEOUT}s")
+    options = ["--max-inflight", str(PLACES), "--queue", str(QUEUE)]
+    options += ["--queue-timeout", f"{QUEUE_TIMEOUT}s"]
     with Server(serving(args.command, *options)) as server:
         alone = bombard(server.port, PLACES, args.seconds // 3)
         with watching(server.pid) as memory:

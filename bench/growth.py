@@ -13,7 +13,7 @@ from __future__ import annotations
 import http.client
 import random
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from bench.openloop import server_row
 from bench.row import Record, ServerRow, with_command
 
 Levels = Sequence[int]
+Figures = dict[str, float]
 MOST_ROUNDS = 3
 """A growth run is to fit in ten minutes, and its intervals come from the batches, too."""
 
@@ -118,7 +119,7 @@ def available_mib() -> int:
 # ---- servers under load -------------------------------------------------------------------------
 
 
-def _under_load(server: Server, requests: int, connections: int, expected: bytes) -> Record:
+def _under_load(server: Server, requests: int, connections: int, expected: bytes) -> Figures:
     """Check an answer, load, sample on both sides of the load, check again."""
     check_answer(server.port, expected)
     before = procs.settled_tree(server.pid)
@@ -163,7 +164,7 @@ def _shuffled(levels: Levels) -> list[int]:
     return random.sample(levels, len(levels))
 
 
-def _in_order(levels: Levels, found: dict[int, Record]) -> Record:
+def _in_order(levels: Levels, found: Mapping[int, Figures]) -> Record:
     return {"levels": {str(level): found[level] for level in levels}}
 
 
@@ -172,7 +173,8 @@ def _concurrency(name: str, levels: Levels, share: float) -> Record:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 8192:  # 1,000 connections, each with a child's pipe; servers inherit it
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
-    row, found = server_row(name), {}
+    row = server_row(name)
+    found: dict[int, Figures] = {}
     with launch(row) as server:
         load.check_answers(server.port, 200, 30, row.expected)
         for level in _shuffled(levels):
@@ -187,7 +189,7 @@ OUTPUT_REQUESTS = {0: 1200, 1 << 10: 1200, 64 << 10: 800, 1 << 20: 200, 16 << 20
 
 def _output(name: str, levels: Levels, share: float) -> Record:
     """`head -c SIZE /dev/zero`, 4 at a time; a launch for each size."""
-    found = {}
+    found: dict[int, Figures] = {}
     for level in _shuffled(levels):
         command = ("head", "-c", str(level), "/dev/zero")
         row = with_command(server_row(name), command, bytes(level))
@@ -202,7 +204,8 @@ def _by_flag(flag: str) -> Callable[[str, Levels, float], Record]:
     """`echo hi` from 30 connections, with a flag of our server set to each level."""
 
     def work(name: str, levels: Levels, share: float) -> Record:
-        row, found = server_row(name), {}
+        row = server_row(name)
+        found: dict[int, Figures] = {}
         for level in _shuffled(levels):
             with launch(row, flag, str(level)) as server:
                 load.check_answers(server.port, 200, 30, row.expected)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.sections import all_tables
@@ -74,7 +74,7 @@ def _table(table: Table) -> str:
 NUMBER = re.compile(r"-?[\d,]+(?:\.\d+)?")
 
 
-def _line(cells: tuple[str, ...] | list[str]) -> str:
+def _line(cells: Sequence[str]) -> str:
     """The first cell names the row. A figure sorts by its value, which stands first in its cell."""
     name, *others = cells
     made = [f'<th scope="row">{inline(name)}</th>']

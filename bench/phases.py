@@ -273,16 +273,16 @@ class Counts:
     """Sums over all requests."""
 
     calls: Counter[str] = field(default_factory=Counter)  # by phase
-    cpu_us: Counter[str] = field(default_factory=Counter)  # by phase
+    cpu_us: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # by phase
     switches: Counter[str] = field(default_factory=Counter)  # server and child
     by_name: Counter[str] = field(default_factory=Counter)  # "server read"
 
     def per_request(self, requests: int) -> Record:
-        def each(counter: Counter[str]) -> dict[str, float]:
-            return {name: round(counter[name] / requests, 3) for name in counter}
+        def each(sums: Mapping[str, float]) -> dict[str, float]:
+            return {name: round(sums[name] / requests, 3) for name in sums}
 
-        def phases(counter: Counter[str]) -> dict[str, float]:
-            return {name: round(counter[name] / requests, 3) for name in PHASES}
+        def phases(sums: Mapping[str, float]) -> dict[str, float]:
+            return {name: round(sums.get(name, 0) / requests, 3) for name in PHASES}
 
         often = Counter({k: n for k, n in self.by_name.items() if n >= requests / 20})
         return {

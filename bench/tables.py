@@ -8,6 +8,7 @@ from typing import Any
 
 from bench import rows
 from bench.harness.stats import Spread, paired_ratio, spread
+from bench.ours import STDLIB
 from bench.phases import PHASES
 from bench.store import by_round, failure
 
@@ -62,7 +63,7 @@ def without_figures(name: str, row: Row, width: int) -> list[str] | None:
     return [f"`{name}`", told.replace("|", "/"), *[""] * (width - 2)]
 
 
-HTTP_BASES = {"stdlib": rows.STDLIB, "rust": rows.RUST, "floor": rows.FLOOR}
+HTTP_BASES = {"stdlib": STDLIB, "rust": rows.RUST, "floor": rows.FLOOR}
 HANDLER_BASES = {"direct": "python-handler-direct", "numpy direct": "python-numpy-direct"}
 
 

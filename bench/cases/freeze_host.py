@@ -50,7 +50,7 @@ async def measure(argv: list[str], count: int) -> dict[str, Any]:
     why: dict[str, str] = {}
     stats: dict[str, int] = {}
     async with Engine() as engine:
-        templates = {at: Template(command, engine=engine, at=at) for at in ("main", "effect")}  # type: ignore[arg-type]
+        templates = {at: Template(command, engine=engine, at=at) for at in ("main", "effect")}
         ways["exec"] = lambda: engine.run(command)
         for at, template in templates.items():
             try:

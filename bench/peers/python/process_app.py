@@ -6,11 +6,15 @@ One process of either, as the rows `fastspawn-direct` and `uvicorn-asgi` have on
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 from bench.peers.python.http_side import option_parser
 
+if TYPE_CHECKING:
+    from fastspawn.asgi import ProcessApp
 
-def application() -> object:
+
+def application() -> ProcessApp:
     """Made in the server's own process, which granian starts with this program's command line."""
     from fastspawn.asgi import ProcessApp
 

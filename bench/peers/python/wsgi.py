@@ -8,7 +8,7 @@ after one answer, more make them gthread, which keep it.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -16,11 +16,13 @@ from gunicorn.app.base import BaseApplication
 from bench.harness.tools import cores
 from bench.peers.python.http_side import option_parser
 
+Environ = MutableMapping[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], object]
+Application = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
-def application(argv: list[str]) -> Callable[[dict[str, Any], StartResponse], Iterable[bytes]]:
-    def answer(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+def application(argv: list[str]) -> Application:
+    def answer(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         output = subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout
         headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(output)))]
         start_response("200 OK", headers)
@@ -32,7 +34,7 @@ def application(argv: list[str]) -> Callable[[dict[str, Any], StartResponse], It
 class Program(BaseApplication):
     """gunicorn inside a program of its own, as its documentation shows it."""
 
-    def __init__(self, app: object, **settings: object) -> None:
+    def __init__(self, app: Application, **settings: object) -> None:
         self._app = app
         self._settings = settings
         super().__init__()
@@ -41,7 +43,7 @@ class Program(BaseApplication):
         for key, value in self._settings.items():
             self.cfg.set(key, value)
 
-    def load(self) -> object:
+    def load(self) -> Application:
         return self._app
 
 
