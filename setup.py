@@ -26,7 +26,8 @@ CORE = """
     fault plan fdmap path stdio
     pad pipe settle child spawn start wait talk
     backend_clone3 backend_clone backend_vfork backend_posix_spawn backend_fork
-    poller_epoll poller_kqueue heap slots mail feed collect zygote job spawner engine
+    template tend launch zygote stale checkpoint retire
+    poller_epoll poller_kqueue heap slots mail feed collect job spawner engine
 """.split()
 
 # A shared object of its own, which the programs of templates load (csrc/preload.c).

@@ -231,11 +231,14 @@ void fsp_job_forked(struct fsp_spawner *s, struct fsp_job *job, int pid);
 /* The job is over without having run (or with what it has). */
 void fsp_job_end(struct fsp_job *job);
 
-/* ---- zygote.c: template processes ---- */
+/* ---- template.c ---- */
 
 void fsp_template_ref(struct fsp_template *t); /* NULL is allowed, here and below */
 void fsp_template_unref(struct fsp_template *t);
 void fsp_templates_orphan(struct fsp_engine *e);
+
+/* ---- zygote.c: template processes, see zygote.h ---- */
+
 /* Ask a template process for the job's child; false: there is none to be had. */
 bool fsp_zygote_ask(struct fsp_spawner *s, struct fsp_job *job, uint64_t now);
 /* A job that waits for this one is to be killed. */
@@ -244,6 +247,9 @@ void fsp_zygote_hurry(struct fsp_spawner *s, struct fsp_zygote *z);
 void fsp_zygote_leave(struct fsp_spawner *s, struct fsp_job *job, bool reaped);
 #define FSP_IS_ZYGOTE(token) ((token) >> 32 == 0)
 void fsp_zygote_ready(struct fsp_spawner *s, uint64_t token);
+
+/* ---- tend.c ---- */
+
 void fsp_zygotes_tend(struct fsp_spawner *s);
 void fsp_zygotes_stop(struct fsp_spawner *s);
 
