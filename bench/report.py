@@ -1,6 +1,7 @@
 """Writes what people read from a run's JSON: ``make report``, ``python -m bench.report``.
 
 * README.md, between two marker lines: the article's table beside ours, and a picture;
+* docs/strategies.md, between the same lines: what each strategy costs;
 * docs/benchmarks.md: every table and picture;
 * docs/benchmarks.html: the same as one page, with tables that sort;
 * docs/benchmarks/*.svg: the pictures, which need matplotlib.
@@ -20,7 +21,7 @@ from pathlib import Path
 
 from bench import page
 from bench.harness.tools import ROOT
-from bench.sections import all_tables
+from bench.sections import all_tables, strategies_table
 from bench.store import Results
 from bench.tables import Table, preamble
 
@@ -91,11 +92,14 @@ def excerpt(results: Results) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def replaced(readme: str, tables: str) -> str:
-    """*readme* with *tables* between its markers; ValueError when they are not there once each."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.find(BEGIN) > readme.find(END):
-        raise ValueError(f"README.md needs one line {BEGIN} and, below it, one line {END}")
-    head, _, rest = readme.partition(BEGIN)
+def replaced(text: str, tables: str, name: str) -> str:
+    """*text* of the file *name* with *tables* between its markers.
+
+    ValueError when they are not there once each.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.find(BEGIN) > text.find(END):
+        raise ValueError(f"{name} needs one line {BEGIN} and, below it, one line {END}")
+    head, _, rest = text.partition(BEGIN)
     return f"{head}{BEGIN}\n\n{tables}\n{END}{rest.partition(END)[2]}"
 
 
@@ -138,13 +142,20 @@ def wrong_pictures(results: Results, folder: Path) -> list[str]:
 
 def texts(results: Results, root: Path) -> dict[Path, str]:
     """What each file under *root* is to say; the pictures are there already."""
-    docs, readme = root / "docs", root / "README.md"
+    docs = root / "docs"
+    shown = {
+        root / "README.md": excerpt(results),
+        docs / "strategies.md": markdown(strategies_table(results)) + "\n",
+    }
     drawn = {
         name: (docs / PICTURES / f"{name}.svg").read_text(encoding="utf-8")
         for name in pictures(results)
     }
     return {
-        readme: replaced(readme.read_text(encoding="utf-8"), excerpt(results)),
+        **{
+            path: replaced(path.read_text(encoding="utf-8"), tables, path.name)
+            for path, tables in shown.items()
+        },
         docs / "benchmarks.md": document(results),
         docs / "benchmarks.html": page.render(results, drawn),
     }

@@ -73,6 +73,61 @@ def article_table(found: dict[str, Row]) -> Table:
     return Table("The article's table, beside ours", head, lines, about=about)
 
 
+STRATEGIES = (
+    (
+        *("http", "`echo hi`"),
+        ("direct", "fastspawn-direct"),
+        ("snapshot at `main`", "fastspawn-snapshot"),
+        ("snapshot at the first effect", "fastspawn-effect"),
+        ("warm, without idle moments", "fastspawn-warm"),
+        ("pool", "fastspawn-pool"),
+        ("subprocess", "stdlib-asyncio"),
+        ("subprocess, on uvloop", "uvloop-subprocess"),
+    ),
+    (
+        *("handlers", "Python that imports much"),
+        ("direct", "python-handler-direct"),
+        ("snapshot with a checkpoint", "fastspawn-checkpoint"),
+    ),
+    (
+        *("handlers", "the same with numpy"),
+        ("direct", "python-numpy-direct"),
+        ("snapshot with a checkpoint", "fastspawn-checkpoint-numpy"),
+    ),
+    (
+        *("gaps", "Node, after idle moments"),
+        ("direct", "node-handler-direct"),
+        ("warm", "node-handler-warm"),
+    ),
+)
+"""A section, a program, and rows that run it by a strategy each; the first is compared with."""
+
+
+def strategies_table(results: Results) -> Table:
+    """What docs/strategies.md shows: each strategy beside `direct`, with the same program."""
+    head = ["strategy", "program", "row", "req/s", "p50 ms", "server CPU us/req"]
+    head += ["child CPU us/req", "req/s to direct", "p50 to direct"]
+    lines = []
+    for section, program, *ways in STRATEGIES:
+        found = results.section(section)
+        base = found.get(ways[0][1], {"rounds": []})
+        for strategy, name in ways:
+            row = found.get(name, {"rounds": []})
+            line = without_figures(name, row, 7)
+            if line is not None:
+                line[1] = line[1].partition(":")[0]  # docs/benchmarks.md says why
+            else:
+                rates, halves = by_round(row, "requests_per_second"), by_round(row, "p50_us")
+                line = [f"`{name}`", figure(rates.values(), around=False)]
+                line.append(figure(halves.values(), 1e-3, 1, False))
+                for column in ("server_cpu_us", "child_cpu_us"):
+                    line.append(figure(by_round(row, column).values(), around=False))
+                line.append(times(paired_ratio(rates, by_round(base, "requests_per_second"))))
+                line.append(times(paired_ratio(halves, by_round(base, "p50_us"))))
+            lines.append([strategy, program, *line])
+    return Table("What each strategy costs", head, lines)
+
+
 # ---- all of them --------------------------------------------------------------------------------
 
 

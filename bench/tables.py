@@ -351,7 +351,7 @@ def stall_table(found: dict[str, Row]) -> Table:
 
 def notes(found: dict[str, Row]) -> list[str]:
     return [
-        f"- `{name}`: {row['about']}{f' [{version}]' if (version := row.get('version')) else ''}"
+        f"`{name}`: {row['about']}{f' [{version}]' if (version := row.get('version')) else ''}"
         f"{remarks(row)}"
         for name, row in found.items()
     ]

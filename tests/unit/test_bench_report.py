@@ -62,7 +62,8 @@ def root(tmp_path: Path, results: Results) -> Path:
     """A checkout with a written report; matplotlib is not there, so the pictures are blank."""
     folder = tmp_path / "docs" / report.PICTURES
     folder.mkdir(parents=True)
-    (tmp_path / "README.md").write_text(README)
+    for name in ("README.md", "docs/strategies.md"):
+        (tmp_path / name).write_text(README)
     for name in report.pictures(results):
         stamp = report.stamp(results, name)
         text = f'<?xml version="1.0"?>\n<svg width="1pt" height="1pt"><!-- {stamp} --></svg>\n'
@@ -87,7 +88,9 @@ def test_what_was_written_passes(root: Path, results: Results) -> None:
     assert readme.endswith("\nafter\n")
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/benchmarks.md", "docs/benchmarks.html"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/strategies.md", "docs/benchmarks.md", "docs/benchmarks.html"]
+)
 def test_a_figure_made_by_hand(root: Path, results: Results, name: str) -> None:
     path = root / name
     text = path.read_text()
@@ -132,7 +135,7 @@ def test_where_the_time_goes(results: Results) -> None:
 
 def test_a_readme_without_its_markers() -> None:
     with pytest.raises(ValueError, match="needs one line"):
-        report.replaced("no markers\n", "tables\n")
+        report.replaced("no markers\n", "tables\n", "README.md")
 
 
 @final
