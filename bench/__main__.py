@@ -13,6 +13,7 @@ from typing import Any
 
 from bench import freeze, growth, handlers, lag, library, openloop, phases, report, rows, stall
 from bench.cases.ways import WAYS
+from bench.compare import compare
 from bench.harness import tools
 from bench.harness.progress import Progress
 from bench.harness.server import environment
@@ -37,6 +38,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="with --resume: although it is not the commit"
         " that was measured first; the report names both",
     )
+    add("--compare", nargs=2, type=Path, metavar=("A", "B"), help="tell whether two runs' JSON"
+        " files have the same ranking, and ratios within 10 %%")  # fmt: skip
     add("--list", action="store_true", help="list the rows and leave")
     add("--output", type=Path, help="where the JSON goes (default results/latest.json for a full"
         " run, else bench/.cache/last.json)")  # fmt: skip
@@ -140,6 +143,18 @@ def differences(name: str, before: dict[str, Any], now: dict[str, Any]) -> list[
     return [] if old == new else [f"{name} was {old}, is {new}"]
 
 
+def show_comparison(before: Path, after: Path) -> int:
+    """0 when two runs say the same, 1 when they do not."""
+    try:
+        found = compare(Results.load(before), Results.load(after))
+    except (OSError, ValueError) as error:
+        raise tools.Unavailable(f"nothing to compare: {error}") from None
+    if not found:
+        raise tools.Unavailable("nothing to compare: the runs have no section in common")
+    print(*found, sep="\n")
+    return 0 if all(comparison.same for comparison in found) else 1
+
+
 def run(options: argparse.Namespace) -> int:
     wanted = chosen_rows(options.rows, options.quick)
     previous = loaded(report.LATEST) or loaded(options.output)
@@ -171,6 +186,8 @@ def main() -> int:
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, too
     try:
+        if options.compare:
+            return show_comparison(*options.compare)
         return run(options)
     except tools.Unavailable as error:
         print(f"bench: {error}", file=sys.stderr)
