@@ -50,7 +50,7 @@ class Comparison:
     compared: int  # rows that have figures in both
     swapped: list[str]
     apart: list[str]  # ratios that are not close
-    alone: list[str]  # rows that have figures in one of the runs only
+    alone: list[str]  # rows of both runs that have figures in one of them only
 
     @property
     def same(self) -> bool:
@@ -94,7 +94,12 @@ def _section(
             apart.append(
                 f"`{name}` to `{yardstick.base}`: {was:.2f}x, then {now:.2f}x ({change:+.0f} %)"
             )
-    alone = [f"`{name}` has figures in one run only" for name in sorted(old.keys() ^ new.keys())]
+    # A row that one of the runs was not to have, as a quick one, is no difference.
+    alone = [
+        f"`{name}` has figures in one run only"
+        for name in sorted(old.keys() ^ new.keys())
+        if name in before and name in after
+    ]
     return Comparison(section, len(both), swapped, apart, alone)
 
 

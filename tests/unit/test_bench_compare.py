@@ -64,6 +64,11 @@ def test_a_row_that_failed_in_one_run() -> None:
     assert (found.compared, found.alone) == (2, [f"`{GO}` has figures in one run only"])
 
 
+def test_a_run_of_fewer_rows() -> None:
+    (found,) = compare(FIRST, run(rust=(1000, 1020), ours=(1100, 1130)))
+    assert (found.compared, found.same) == (2, True)
+
+
 def bench(*files: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "bench", "--compare", *files]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
