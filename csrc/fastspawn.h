@@ -211,6 +211,8 @@ struct fsp_talk {
     int fd[3];                /* our ends of the pipes; -1: none, or at its end */
     const char *input;        /* what stdin still gets */
     size_t input_len;
+    struct fsp_pad *pad; /* what the child started from, and its plan, until it has left them */
+    struct fsp_plan *plan;
 };
 
 /*
@@ -218,17 +220,20 @@ struct fsp_talk {
  * the end of the talk; stdin is closed after it (SIGPIPE is the caller's to ignore).  As fsp_spawn,
  * or -EMFILE, -ENFILE, -EINVAL (FSP_IO_STDOUT where stdout is not redirected): then nothing is
  * left, and no fsp_talk_end is due.
+ *
+ * It may return before the program executes: that it could not is then for fsp_talk to say.
  */
-int fsp_talk_start(const struct fsp_plan *plan, const enum fsp_io how[3], const void *input,
+int fsp_talk_start(struct fsp_plan *plan, const enum fsp_io how[3], const void *input,
                    size_t input_len, struct fsp_talk *talk, struct fsp_error *error);
 
 /*
  * Feed and collect until every pipe is at its end, whoever holds it, then reap.  1 when that is
  * done; 0 when `deadline` (CLOCK_MONOTONIC; UINT64_MAX: none) has passed; -EINTR when a signal
  * was handled, for which the caller may have something to do.  After 0, -EINTR or another error
- * (-ENOMEM) it can be called again.
+ * (-ENOMEM) it can be called again.  Whatever it answers, the program has been executed by then,
+ * or it is 1, the child is gone, and error->err says why it could not be.
  */
-int fsp_talk(struct fsp_talk *talk, uint64_t deadline);
+int fsp_talk(struct fsp_talk *talk, uint64_t deadline, struct fsp_error *error);
 
 /* Close and free.  A child that was not reaped is left to the caller, with its pidfd. */
 void fsp_talk_end(struct fsp_talk *talk);

@@ -151,6 +151,8 @@ struct fsp_pad {
 struct fsp_pad *fsp_pad_get(void); /* NULL: no memory */
 void fsp_pad_put(struct fsp_pad *pad);
 bool fsp_pad_busy(const struct fsp_pad *pad);
+/* Until it is not. */
+void fsp_pad_wait(const struct fsp_pad *pad);
 void *fsp_pad_stack(struct fsp_pad *pad); /* the lowest address of FSP_STACK_SIZE bytes */
 
 /* ---- spawn.c ---- */

@@ -10,6 +10,10 @@
  */
 #include "internal.h"
 
+#ifdef __linux__
+#include <linux/futex.h>
+#endif
+
 #define GUARD 65536 /* at least a page, on every architecture */
 #define SIZE  (GUARD + FSP_STACK_SIZE + sizeof(struct fsp_pad))
 #define KEPT  64
@@ -18,6 +22,16 @@ static struct fsp_pad *kept[KEPT];
 
 bool fsp_pad_busy(const struct fsp_pad *pad) {
     return __atomic_load_n(&pad->child, __ATOMIC_ACQUIRE) != 0;
+}
+
+/* The kernel wakes a futex there when it clears it (set_tid_address(2)), which no signal delays. */
+void fsp_pad_wait(const struct fsp_pad *pad) {
+#ifdef __linux__
+    while (fsp_pad_busy(pad))
+        FSP_CALL("futex", syscall(SYS_futex, &pad->child, FUTEX_WAIT, 1, NULL));
+#else
+    (void)pad; /* nothing detaches */
+#endif
 }
 
 void *fsp_pad_stack(struct fsp_pad *pad) {

@@ -1,8 +1,13 @@
 /*
  * talk.c - one child on the calling thread: its pipes, its input and output, its end.
  *
- * What subprocess.run does, without going back to the caller for each event.  A wait has a timer
- * only where there is a deadline: setting one costs more than to be woken once more.
+ * What subprocess.run does, without going back to the caller for each event.
+ *
+ * What costs is to sleep and to be woken: half of all that is left of a short command's share.  So
+ * the child is detached, where a copy of the table is cheap, and most children get by with two
+ * wake-ups: one for the first they write, which is all they write, and one for their exit, after
+ * which the pipes are at their end.  Waiting for the exit while a pipe may fill takes a timer; one
+ * that is later than the next tick is next to free, one that is earlier costs more than a wake-up.
  *
  * Signals are the caller's: a wait that one interrupts returns, with all that came so far kept.
  * One that comes between two waits must not be missed, so they are blocked there.
@@ -14,6 +19,13 @@
 #include <poll.h>
 
 #define FIRST_READ 16384 /* bytes; doubled from there */
+
+/* With descriptors from here on the table is not worth a copy. */
+#define COPY_BELOW 64
+
+/* A child whose first output is no longer than this is taken to have said all, for a tick or so. */
+#define SHORT   4096    /* bytes */
+#define TICK_NS 4000000 /* 250 Hz, as most kernels have it */
 
 /* Where there are no pidfds: between two looks, from and to (ns). */
 #define NAP_FIRST 1000000
@@ -67,7 +79,31 @@ static void close_childs(const struct fsp_talk *talk, const struct fsp_stdio *io
     sys_close(null);
 }
 
-int fsp_talk_start(const struct fsp_plan *plan, const enum fsp_io how[3], const void *input,
+static bool is_small(const struct fsp_stdio *io) {
+    for (int i = 0; i < 3; i++)
+        if (io->fd[i] >= COPY_BELOW) return false;
+    return true;
+}
+
+static int spawn(struct fsp_talk *talk, struct fsp_plan *plan, const struct fsp_stdio *io,
+                 struct fsp_error *error) {
+    struct fsp_pad *pad = fsp_pad_get();
+    if (pad == NULL) {
+        *error = (struct fsp_error){ENOMEM, FSP_STAGE_PREPARE, -1};
+        return -ENOMEM;
+    }
+    unsigned flags = is_small(io) ? FSP_SPAWN_DETACHED : 0;
+    int r = fsp_spawn_on(pad, plan, io, flags, NULL, &talk->child, error);
+    if (r == 0 && pad->launch.detached) {
+        talk->pad = pad;
+        talk->plan = fsp_plan_ref(plan);
+    } else {
+        fsp_pad_put(pad);
+    }
+    return r;
+}
+
+int fsp_talk_start(struct fsp_plan *plan, const enum fsp_io how[3], const void *input,
                    size_t input_len, struct fsp_talk *talk, struct fsp_error *error) {
     struct fsp_stdio io = {
         {-1, -1, -1}
@@ -82,10 +118,23 @@ int fsp_talk_start(const struct fsp_plan *plan, const enum fsp_io how[3], const 
     if (r < 0)
         *error = (struct fsp_error){-r, FSP_STAGE_PREPARE, -1};
     else
-        r = fsp_spawn(plan, &io, 0, NULL, &talk->child, error);
+        r = spawn(talk, plan, &io, error);
     close_childs(talk, &io, null);
     if (r < 0) close_ends(talk);
     return r;
+}
+
+/* The child has left our memory, or is waited for until it has: what did it say? */
+static struct fsp_error settle(struct fsp_talk *talk) {
+    struct fsp_pad *pad = talk->pad;
+    if (pad == NULL) return (struct fsp_error){0};
+    fsp_pad_wait(pad);
+    struct fsp_error error = {pad->error.err, pad->error.stage, pad->error.index};
+    fsp_pad_put(pad);
+    fsp_plan_unref(talk->plan);
+    talk->pad = NULL;
+    talk->plan = NULL;
+    return error;
 }
 
 /* ---- feed and collect ---- */
@@ -238,11 +287,26 @@ static int reap(struct fsp_talk *talk, bool look, const struct pause *wait) {
     }
 }
 
+static size_t came(const struct fsp_talk *talk) {
+    return talk->output[0].len + talk->output[1].len;
+}
+
+/* It wrote a little: will it exit now?  As pump(), but 1 when the time is up. */
+static int await_exit(const struct fsp_talk *talk, const struct pause *wait) {
+    struct pollfd fd = {talk->child.pidfd, POLLIN, 0};
+    uint64_t ns = left(wait->deadline);
+    int r = sys_poll(&fd, 1, ns < TICK_NS ? ns : TICK_NS, wait);
+    return r < 0 ? r : 1;
+}
+
 static int talk_on(struct fsp_talk *talk, const struct pause *wait) {
     bool look = is_open(talk) || left(wait->deadline) == 0;
     if (talk->fd[0] >= 0) feed(talk);
+    bool patient = talk->child.pidfd >= 0 && talk->fd[0] < 0;
     while (is_open(talk)) {
         int r = pump(talk, wait);
+        if (r > 0 && patient && came(talk) < SHORT) r = await_exit(talk, wait);
+        patient = false;
         if (r < 0) return r;
         /* A child that never stops to write would keep the poll from ever coming late. */
         if (r == 0 || left(wait->deadline) == 0) return 0;
@@ -251,15 +315,20 @@ static int talk_on(struct fsp_talk *talk, const struct pause *wait) {
     return reap(talk, look, wait);
 }
 
-int fsp_talk(struct fsp_talk *talk, uint64_t deadline) {
+int fsp_talk(struct fsp_talk *talk, uint64_t deadline, struct fsp_error *error) {
     struct pause wait = {.deadline = deadline};
     begin(&wait);
     int r = talk_on(talk, &wait);
     end(&wait);
-    return r;
+    *error = settle(talk);
+    if (error->err == 0 || r == 1) return r;
+    close_ends(talk);
+    fsp_wait(&talk->child, 1, &talk->status);
+    return 1;
 }
 
 void fsp_talk_end(struct fsp_talk *talk) {
+    settle(talk);
     close_ends(talk);
     for (int i = 0; i < 2; i++) {
         free(talk->output[i].data);

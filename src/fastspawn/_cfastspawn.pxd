@@ -157,10 +157,10 @@ cdef extern from "fastspawn.h" nogil:
         fsp_buf output[2]
         int fd[3]
 
-    int fsp_talk_start(const fsp_plan *plan, const fsp_io *how, const void *input,
+    int fsp_talk_start(fsp_plan *plan, const fsp_io *how, const void *input,
                        size_t input_len, fsp_talk *talk, fsp_error *error)
     # The struct of the same name.
-    int fsp_talk_on "fsp_talk"(fsp_talk *talk, uint64_t deadline)
+    int fsp_talk_on "fsp_talk"(fsp_talk *talk, uint64_t deadline, fsp_error *error)
     void fsp_talk_end(fsp_talk *talk)
 
     struct fsp_engine

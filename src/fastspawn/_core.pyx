@@ -525,10 +525,11 @@ cdef class Talk:
 
     Of stdin, stdout and stderr each is None (the caller's own), PIPE or DEVNULL, and stderr may
     be STDOUT if stdout is redirected. input (bytes-like) goes to stdin, which is then closed.
-    Starting it raises what spawn() does.
+    Starting it raises what spawn() does, or communicate() does.
     """
 
     cdef fsp_talk c
+    cdef Plan plan
     cdef bint started
     cdef bint piped[2]
     cdef Py_buffer input
@@ -556,6 +557,7 @@ cdef class Talk:
             r = fsp_talk_start(c, how, self.input.buf, <size_t>self.input.len, &self.c, &error)
         if r < 0:
             raise plan.error(&error)
+        self.plan = plan
         self.started = True
 
     def __dealloc__(self):
@@ -569,9 +571,11 @@ cdef class Talk:
         """Feed and collect until the pipes are at their end, then reap: True.
 
         False when that took more than timeout seconds. Signal handlers run meanwhile; after what
-        they raise, as after False, it can be called again.
+        they raise, as after False, it can be called again. Raises what spawn() does if the program
+        could not be executed; the child has been reaped then.
         """
         cdef uint64_t deadline = <uint64_t>-1
+        cdef fsp_error error
         cdef int r
         if not self.started:
             raise ValueError("the talk was not started")
@@ -580,7 +584,9 @@ cdef class Talk:
         while self.c.child.pid > 0:
             PyErr_CheckSignals()
             with nogil:
-                r = fsp_talk_on(&self.c, deadline)
+                r = fsp_talk_on(&self.c, deadline, &error)
+            if error.err:
+                raise self.plan.error(&error)
             if r == 0:
                 return False
             if r == -ENOMEM:

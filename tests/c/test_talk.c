@@ -23,6 +23,14 @@ static int start(struct fsp_spec spec, const enum fsp_io how[3], const void *inp
     return r;
 }
 
+/* One that became the program. */
+static int talk_on(struct fsp_talk *talk, uint64_t deadline) {
+    struct fsp_error error;
+    int r = fsp_talk(talk, deadline, &error);
+    CHECK_INT(error.err, 0);
+    return r;
+}
+
 static uint64_t in_ms(unsigned ms) {
     return sys_now() + ms * 1000000ull;
 }
@@ -38,7 +46,7 @@ static void kill_child(const struct fsp_talk *talk) {
 }
 
 static void expect_end(struct fsp_talk *talk, int code) {
-    CHECK_INT(fsp_talk(talk, NEVER), 1);
+    CHECK_INT(talk_on(talk, NEVER), 1);
     CHECK_INT(talk->status.lost, 0);
     CHECK_INT(talk->status.code, code);
     CHECK_INT(talk->child.pidfd, -1);
@@ -156,10 +164,10 @@ static void a_deadline_keeps_what_came(void) {
         REQUIRE(start(SHELL("echo out; exec sleep 100"), collected, NULL, 0, &talk) == 0);
         if (!pidfd) drop_pidfd(&talk);
         int looks = 0;
-        do CHECK_INT(fsp_talk(&talk, in_ms(10)), 0);
+        do CHECK_INT(talk_on(&talk, in_ms(10)), 0);
         while (talk.output[0].len == 0 && ++looks < 1000);
         expect_output(&talk, 0, "out\n");
-        CHECK_INT(fsp_talk(&talk, 0), 0); /* long past */
+        CHECK_INT(talk_on(&talk, 0), 0); /* long past */
         CHECK(talk.fd[1] >= 0);
         kill_child(&talk);
         expect_end(&talk, -SIGKILL);
@@ -173,7 +181,7 @@ static void a_deadline_without_pipes(void) {
         struct fsp_talk talk;
         REQUIRE(start(SHELL("exec sleep 100"), inherited, NULL, 0, &talk) == 0);
         if (!pidfd) drop_pidfd(&talk);
-        CHECK_INT(fsp_talk(&talk, in_ms(5)), 0);
+        CHECK_INT(talk_on(&talk, in_ms(5)), 0);
         kill_child(&talk);
         expect_end(&talk, -SIGKILL);
         fsp_talk_end(&talk);
@@ -183,7 +191,7 @@ static void a_deadline_without_pipes(void) {
 static void a_deadline_for_a_child_that_never_stops_to_write(void) {
     struct fsp_talk talk;
     REQUIRE(start(SHELL("exec yes"), collected, NULL, 0, &talk) == 0);
-    CHECK_INT(fsp_talk(&talk, in_ms(20)), 0);
+    CHECK_INT(talk_on(&talk, in_ms(20)), 0);
     CHECK(talk.output[0].len > 0);
     kill_child(&talk);
     expect_end(&talk, -SIGKILL);
@@ -194,7 +202,7 @@ static void a_deadline_for_a_child_that_does_not_read(void) {
     static const char input[1024 * KIB];
     struct fsp_talk talk;
     REQUIRE(start(SHELL("exec sleep 100"), piped, input, sizeof input, &talk) == 0);
-    CHECK_INT(fsp_talk(&talk, in_ms(5)), 0);
+    CHECK_INT(talk_on(&talk, in_ms(5)), 0);
     CHECK(talk.input_len > 0 && talk.input_len < sizeof input);
     kill_child(&talk);
     expect_end(&talk, -SIGKILL);
@@ -221,7 +229,7 @@ static void interrupt_one(const char *script, const enum fsp_io how[3], bool pid
     sigaction(SIGUSR1, &action, &before);
     if (CHECK_INT(start(SHELL(text), how, input, sizeof input, &talk), 0)) {
         if (!pidfd) drop_pidfd(&talk);
-        while ((r = fsp_talk(&talk, NEVER)) == -EINTR)
+        while ((r = talk_on(&talk, NEVER)) == -EINTR)
             if (interrupted++ == 0) support_write_file(seen, "", 0644);
         CHECK_INT(r, 1);
         CHECK(interrupted > 0);
@@ -248,7 +256,7 @@ static void lose_the_status(void *unused) {
     (void)unused;
     signal(SIGCHLD, SIG_IGN);
     REQUIRE(start(SHELL("echo out; exit 3"), collected, NULL, 0, &talk) == 0);
-    CHECK_INT(fsp_talk(&talk, NEVER), 1);
+    CHECK_INT(talk_on(&talk, NEVER), 1);
     CHECK_INT(talk.status.lost, 1);
     CHECK_INT(talk.status.code, 0);
     expect_output(&talk, 0, "out\n");
@@ -269,7 +277,7 @@ static void talk_without_stdio(void *unused) {
         close(0);
         if (i) close(1);
         int r = start(SHELL("cat; echo err >&2"), piped, "in\n", 3, &talk);
-        int end = r == 0 ? fsp_talk(&talk, NEVER) : r;
+        int end = r == 0 ? talk_on(&talk, NEVER) : r;
         dup2(kept[0], 0);
         dup2(kept[1], 1);
         close(kept[0]);
@@ -285,16 +293,67 @@ static void our_own_stdio_is_closed(void) {
     tap_fork(talk_without_stdio, NULL);
 }
 
-static void a_program_that_is_missing(void) {
+/* Told by the start or, of a detached child, by the first wait, be it for no time at all. */
+static int fail(struct fsp_spec spec, uint64_t deadline, struct fsp_error *error) {
     struct fsp_talk talk;
+    struct fsp_plan *plan = support_plan(&spec);
+    int r = fsp_talk_start(plan, piped, "x", 1, &talk, error);
+    fsp_plan_unref(plan); /* the talk has its own */
+    if (r < 0) return r;
+    CHECK_INT(fsp_talk(&talk, deadline, error), 1);
+    CHECK_INT(talk.child.pid, -1);
+    fsp_talk_end(&talk);
+    return -error->err;
+}
+
+static void a_program_that_is_missing(void) {
+    struct fsp_error error;
+    for (int late = 0; late < 2; late++) {
+        CHECK_INT(fail(COMMAND("/no/such/program"), late ? NEVER : 0, &error), -ENOENT);
+        CHECK_INT(error.stage, FSP_STAGE_EXEC);
+    }
+}
+
+static void a_directory_that_is_missing(void) {
+    struct fsp_error error;
+    struct fsp_spec spec = SHELL("exit");
+    spec.cwd = "/no/such/directory";
+    CHECK_INT(fail(spec, NEVER, &error), -ENOENT);
+    CHECK_INT(error.stage, FSP_STAGE_CWD);
+}
+
+/* With a table that is worth no copy, it waits for the exec. */
+static void many_descriptors(void) {
+    struct fsp_talk talk;
+    int high[80];
+    for (size_t i = 0; i < LENGTH(high); i++) high[i] = dup(0);
     CHECK_INT(start(COMMAND("/no/such/program"), piped, "x", 1, &talk), -ENOENT);
+    REQUIRE(start(SHELL("exec cat"), piped, "in\n", 3, &talk) == 0);
+    expect_end(&talk, 0);
+    expect_output(&talk, 0, "in\n");
+    fsp_talk_end(&talk);
+    for (size_t i = 0; i < LENGTH(high); i++) close(high[i]);
+}
+
+/* A little first, then more than a pipe holds: it is waited for its exit only for so long. */
+static void a_little_and_then_much(void) {
+    struct fsp_talk talk;
+    const char *script = "echo; sleep 0.02; head -c 400000 /dev/zero";
+    REQUIRE(start(SHELL(script), collected, NULL, 0, &talk) == 0);
+    expect_end(&talk, 0);
+    CHECK_INT(talk.output[0].len, 400001);
+    fsp_talk_end(&talk);
+    REQUIRE(start(SHELL("echo; exec head -c 400000 /dev/zero"), collected, NULL, 0, &talk) == 0);
+    expect_end(&talk, 0);
+    CHECK_INT(talk.output[0].len, 400001);
+    fsp_talk_end(&talk);
 }
 
 static void an_end_before_the_end(void) {
     struct fsp_talk talk;
     struct fsp_status status;
     REQUIRE(start(SHELL("echo out; exec sleep 100"), piped, "x", 1, &talk) == 0);
-    CHECK_INT(fsp_talk(&talk, in_ms(5)), 0);
+    CHECK_INT(talk_on(&talk, in_ms(5)), 0);
     fsp_talk_end(&talk);
     kill_child(&talk);
     CHECK_INT(fsp_wait(&talk.child, 1, &status), 1);
@@ -313,14 +372,15 @@ struct fault {
 static const char text[] = "in\n";
 
 /* To its end, whatever happens on the way; 0 or the first error. */
-static int talk_to_the_end(const struct fsp_plan *plan) {
+static int talk_to_the_end(struct fsp_plan *plan) {
     struct fsp_talk talk;
     struct fsp_error error;
     int first = fsp_talk_start(plan, piped, text, sizeof text - 1, &talk, &error), r;
     if (first < 0) return first;
-    for (int i = 0; (r = fsp_talk(&talk, NEVER)) != 1 && i < 10; i++)
+    for (int i = 0; (r = fsp_talk(&talk, NEVER, &error)) != 1 && i < 10; i++)
         if (first == 0) first = r;
     CHECK_INT(r, 1);
+    if (first == 0) first = -error.err;
     if (first == 0 && talk.input_len == 0) expect_output(&talk, 0, text);
     fsp_talk_end(&talk);
     return first;
@@ -391,6 +451,9 @@ int main(int argc, char **argv) {
     RUN(a_lost_status_is_told);
     RUN(our_own_stdio_is_closed);
     RUN(a_program_that_is_missing);
+    RUN(a_directory_that_is_missing);
+    RUN(many_descriptors);
+    RUN(a_little_and_then_much);
     RUN(an_end_before_the_end);
     RUN(any_one_call_fails);
     return tap_end();
