@@ -129,6 +129,32 @@ def test_client_that_leaves(serve: Serve, script: Script, tmp_path: Path) -> Non
     assert figures("requests_total", route=ANY, method="GET", status="499") == 1
 
 
+@pytest.mark.parametrize("sent", [b"some", b""])
+def test_client_that_stops_sending(
+    serve: Serve, script: Script, tmp_path: Path, sent: bytes
+) -> None:
+    held = tmp_path / "held"
+    server = serve(*PATH, "--body-timeout", "500ms", command=script(HOLD, held))
+    with server.connect() as client:
+        client.request("POST", "/", "Content-Length: 9", body=sent)
+        poll(held.exists, "a process's start")
+        assert client.read().status == 408
+    poll(lambda: Figures(server).all("kills_total") == 1, "the kill")
+    figures = Figures(server)
+    assert figures("kills_total", route=ANY, reason="stalled") == 1
+    assert figures("requests_total", route=ANY, method="POST", status="408") == 1
+
+
+def test_client_that_stops_reading(serve: Serve) -> None:
+    server = serve(*PATH, "--send-timeout", "1s", command=("cat", "/dev/zero"))
+    with server.connect() as client:
+        client.get()
+        poll(lambda: Figures(server).all("kills_total") == 1, "the kill")
+    figures = Figures(server)
+    assert figures("kills_total", route=ANY, reason="stalled") == 1
+    assert figures("requests_total", route=ANY, method="GET", status="499") == 1
+
+
 def test_command_that_is_gone(serve: Serve, tmp_path: Path) -> None:
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\n")

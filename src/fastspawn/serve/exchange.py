@@ -40,7 +40,8 @@ _RETRY_AFTER: Final = b"\r\nRetry-After: 1"
 """Seconds (RFC 9110 section 10.2.3)."""
 
 _GONE: Final = 499
-"""In the log only: the client closed the connection before its answer was complete."""
+"""In the log only: the client closed the connection, or let its answer lie, before that was
+complete."""
 
 _HOLD: Final = 65536
 """Bytes of output that are never held back."""
@@ -73,6 +74,7 @@ class Exchange:
         "route",
         "sent",
         "since",
+        "stalled",
         "status",
         "target",
     )
@@ -112,6 +114,8 @@ class Exchange:
         """None: the request has no body. Else what came of it before the process did."""
         self.received = 0
         """Bytes of the request's body."""
+        self.stalled = False
+        """The client was given up: it sent nothing, or took nothing, for the time that it has."""
 
         self.job: Job | None = None
         self.held = b""

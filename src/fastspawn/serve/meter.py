@@ -35,6 +35,8 @@ _METHODS: Final = frozenset(b"GET HEAD POST PUT DELETE OPTIONS PATCH".split())
 _GONE: Final = 499
 _OVERLOADED: Final = 503
 
+_REASONS: Final = ("deadline", "output", "stalled", "disconnect", "refused")
+"""Why the server ends a process."""
 _EVENTS: Final = {
     "snapshot": {"restarted": "template_restart", "direct": "template_miss"},
     "warm": {"direct": "warm_miss", "died": "warm_death"},
@@ -97,7 +99,7 @@ class Meter:
         self._received = self._sent = 0
         self._exits: dict[int, int] = {}
         self._errors: dict[str, int] = {}
-        self._kills = dict.fromkeys(("deadline", "output", "disconnect", "refused"), 0)
+        self._kills = dict.fromkeys(_REASONS, 0)
         self._queued, self._spawned, self._run = Histogram(), Histogram(), Histogram()
         self._before: Snapshot = {}
         """What strategies counted that are no more."""
@@ -146,6 +148,8 @@ class Meter:
             self._kills["deadline"] += 1
         elif job.truncated:
             self._kills["output"] += 1
+        elif job.cancelled and exchange.stalled:
+            self._kills["stalled"] += 1
         elif job.cancelled:
             self._kills["disconnect" if exchange.status == _GONE else "refused"] += 1
 

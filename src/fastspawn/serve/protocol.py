@@ -443,6 +443,8 @@ class Connection(asyncio.Protocol):
         if limit is self.service.slow:
             self._spoil(408, b"the request did not come in time\n")
         elif limit is self.service.body:
+            if self._parsing is not None:
+                self._parsing.stalled = True
             self._spoil(408, b"the request's body did not come in time\n")
         elif limit is self.service.idle:
             self._close()
@@ -457,6 +459,8 @@ class Connection(asyncio.Protocol):
         return self.transport.get_write_buffer_size() + _in_kernel(self._fd)
 
     def stalled(self) -> None:
+        if self._current is not None:
+            self._current.stalled = True
         self.transport.abort()
 
     def peer_shut(self) -> None:
