@@ -66,7 +66,7 @@ preload = Extension(
     "fastspawn._preload",
     [f"csrc/{name}.c" for name in PRELOAD],
     include_dirs=["csrc"],
-    depends=glob("csrc/*.h"),
+    depends=glob("csrc/*.[ch]"),  # all that the number is made of
     define_macros=[build],
     extra_compile_args=preload_cflags,
     extra_link_args=["-nostartfiles", "-Wl,-z,noseparate-code", "-Wl,-z,norelro"],
@@ -123,7 +123,7 @@ setup(
             "fastspawn._core",
             ["src/fastspawn/_core.pyx", *(f"csrc/{name}.c" for name in CORE)],
             include_dirs=["csrc"],
-            depends=[*glob("csrc/*.h"), *glob("src/fastspawn/*.pxd")],
+            depends=[*glob("csrc/*.[ch]"), *glob("src/fastspawn/*.pxd")],
             define_macros=[build],
             extra_compile_args=cflags,
             extra_link_args=ldflags,

@@ -105,6 +105,9 @@ static int set_attributes(const struct fsp_launch *l, posix_spawnattr_t *attr) {
         flags |= POSIX_SPAWN_SETPGROUP;
         if (r == 0) r = posix_spawnattr_setpgroup(attr, plan->pgroup);
     }
+#ifdef POSIX_SPAWN_SETSCHEDULER
+    if (l->batch) flags |= POSIX_SPAWN_SETSCHEDULER; /* to the default, with glibc */
+#endif
 #ifdef __APPLE__
     if (l->sweep) flags |= POSIX_SPAWN_CLOEXEC_DEFAULT;
 #endif

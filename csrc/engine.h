@@ -164,7 +164,7 @@ struct fsp_spawner {
     struct fsp_slots slots;
     int devnull;
     int low[3]; /* reserved numbers for the ends of the next child, see stdio.c */
-    bool private;
+    bool private, batch;
     uint64_t hold_until; /* no spawn before: resources ran out */
     struct fsp_zygote *zygotes;
     uint32_t last_zygote;
@@ -196,6 +196,8 @@ void fsp_engine_unqueue(struct fsp_engine *e, struct fsp_job *job);
 void fsp_engine_requeue(struct fsp_engine *e, struct fsp_job *job); /* ahead of the others */
 
 void *fsp_spawner_main(void *spawner);
+unsigned fsp_spawner_flags(const struct fsp_spawner *s); /* for fsp_spawn */
+void fsp_spawner_calm(struct fsp_spawner *s);            /* it asks for forks */
 /* A job that could not start goes back to the head of the queue. */
 void fsp_job_give_back(struct fsp_job *job);
 

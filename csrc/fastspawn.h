@@ -128,6 +128,8 @@ struct fsp_stdio {
 #define FSP_SPAWN_PRIVATE                                                                          \
     0x1u /* the calling thread owns its table, all of it close-on-exec,                            \
             and blocks every signal: skip what that makes needless */
+#define FSP_SPAWN_BATCH                                                                            \
+    0x4u /* the calling thread is SCHED_BATCH (sched(7)), which the child is not to be */
 
 /*
  * Start the plan on the calling thread, which is held until the child has executed the program

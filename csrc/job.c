@@ -337,7 +337,7 @@ static bool may_detach(const struct fsp_spawner *s, const struct fsp_job *job) {
 
 static int spawn_with(struct fsp_spawner *s, struct fsp_job *job, const struct fsp_stdio *io,
                       struct fsp_error *error) {
-    unsigned flags = s->private ? FSP_SPAWN_PRIVATE : 0;
+    unsigned flags = fsp_spawner_flags(s);
     if (may_detach(s, job)) flags |= FSP_SPAWN_DETACHED;
     int r = fsp_spawn_on(job->pad, job->plan, io, flags, &s->engine->mask, &job->child, error);
     if (r == 0 && job->pad->launch.detached) return 0;

@@ -143,8 +143,7 @@ static int spawn(struct fsp_spawner *s, struct fsp_zygote *z, const int fd[3],
     };
     int r = plan_with(z->template, fd, effect_of(z), &plan);
     if (r < 0) return r;
-    r = fsp_spawn(plan, &io, s->private ? FSP_SPAWN_PRIVATE : 0, &s->engine->mask, &z->child,
-                  error);
+    r = fsp_spawn(plan, &io, fsp_spawner_flags(s), &s->engine->mask, &z->child, error);
     fsp_plan_unref(plan);
     return r;
 }

@@ -149,6 +149,7 @@ FSP_UNINSTRUMENTED bool fsp_child_settle(struct fsp_launch *l) {
     if (plan->cwd && (r = raw(chdir, plan->cwd)) < 0) return failed(l, r, FSP_STAGE_CWD, -1);
     if (plan->umask >= 0) raw(umask, plan->umask);
     reset_signals(l);
+    if (l->batch) raw(sched_setscheduler, 0, SCHED_OTHER, &(int){0});
     if (plan->flags & FSP_FLAG_SETSID && (r = raw(setsid, 0)) < 0)
         return failed(l, r, FSP_STAGE_SESSION, -1);
     if (plan->flags & FSP_FLAG_SETPGROUP && (r = raw(setpgid, 0, plan->pgroup)) < 0)

@@ -231,6 +231,7 @@ int fsp_spawn_on(struct fsp_pad *pad, const struct fsp_plan *plan, const struct 
         .pad = pad,
         .tell = pad->tell,
         .avoid_fetch = private, /* it would fetch from the process's table, not the thread's */
+        .batch = flags & FSP_SPAWN_BATCH,
         .sweep = (plan->flags & FSP_FLAG_CLOSE_FDS) && !private,
     };
     if (plan->death_signal) l->parent = getpid();
@@ -265,7 +266,7 @@ int fsp_spawn(const struct fsp_plan *plan, const struct fsp_stdio *io, unsigned 
         *error = (struct fsp_error){ENOMEM, FSP_STAGE_PREPARE, -1};
         return -ENOMEM;
     }
-    int r = fsp_spawn_on(pad, plan, io, flags & FSP_SPAWN_PRIVATE, mask, child, error);
+    int r = fsp_spawn_on(pad, plan, io, flags & ~FSP_SPAWN_DETACHED, mask, child, error);
     fsp_pad_put(pad);
     return r;
 }

@@ -14,6 +14,7 @@
 #endif
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -154,6 +155,19 @@ static inline int sys_pidfd_open(pid_t pid) {
 #endif
 }
 
+/*
+ * The calling thread waits for a processor from now on, instead of preempting whoever runs
+ * (SCHED_BATCH, sched(7)), if it was scheduled in the default way.  Its children inherit that.
+ * System calls, since musl has no such function.
+ */
+static inline int sys_batch(void) {
+    const int none = 0; /* struct sched_param */
+    long r = FSP_CALL("sched_getscheduler", syscall(SYS_sched_getscheduler, 0));
+    if (r != SCHED_OTHER) return r < 0 ? (int)r : -EPERM;
+    return (int)FSP_CALL("sched_setscheduler",
+                         syscall(SYS_sched_setscheduler, 0, SCHED_BATCH, &none));
+}
+
 #ifndef CLOSE_RANGE_UNSHARE
 #define CLOSE_RANGE_UNSHARE 2u
 #endif
@@ -189,6 +203,10 @@ static inline int sys_sigmask(const uint64_t *set, uint64_t *old) {
 
 static inline int sys_pidfd_open(pid_t pid) {
     (void)pid;
+    return -ENOSYS;
+}
+
+static inline int sys_batch(void) {
     return -ENOSYS;
 }
 

@@ -209,6 +209,7 @@ static void greeted(struct fsp_spawner *s, struct fsp_zygote *z, const struct fs
     z->stopped_by = z->at_effect ? reply->value : 0;
     z->may_checkpoint = may_ever_checkpoint(z->template, !z->at_effect && reply->value);
     z->state = FSP_ZYGOTE_READY;
+    fsp_spawner_calm(s);
     z->due = 0;
     z->looked = z->born; /* it has read them since */
     fsp_place_of(z->template, s)->failures = fsp_place_of(z->template, s)->misses = 0;

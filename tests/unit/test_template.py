@@ -143,6 +143,26 @@ def test_each_run_is_a_process_of_its_own(run: Run) -> None:
     run(main())
 
 
+def test_no_child_is_scheduled_as_its_spawner(run: Run) -> None:
+    """Neither a fork, nor what the same spawner executes: 0 is SCHED_OTHER (proc(5))."""
+    policy = ["awk", "{ print $41 }", "/proc/self/stat"]
+
+    async def main() -> None:
+        async with Engine(1) as engine:
+            before = await engine.run(policy)
+            async with Template(policy, engine=engine) as template:
+                assert (await template.run()).stdout == before.stdout
+                assert template.stats["forked"] == 1
+                policies = [
+                    int(stat.read_text().rpartition(")")[2].split()[38])
+                    for stat in Path("/proc/self/task").glob("*/stat")
+                ]
+                assert 3 in policies  # SCHED_BATCH
+                assert (await engine.run(policy)).stdout == before.stdout
+
+    run(main())
+
+
 def test_a_template_process_that_dies_is_replaced(run: Run) -> None:
     async def main() -> None:
         async with Template(["sh", "-c", "echo $PPID"], size=1) as template:

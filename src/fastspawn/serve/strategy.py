@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from fastspawn import STREAM, Command, Engine, Limits, Template, TemplateError
 from fastspawn._syscalls import stop_of
 
-from . import environment
+from . import environment, scheduling
 from .filling import Filling, why_not_alike
 from .paths import ANY_PATH
 
@@ -305,14 +305,21 @@ class AutoStrategy(SnapshotStrategy):
 
 
 class SharedEngine(Engine):
-    """The engine of all routes: started by the first that needs it."""
+    """The engine of all routes: started by the first that needs it.
+
+    Children are started by its threads, and the event loop's may then be scheduled otherwise.
+    """
 
     _started = False
+    alone = True
+    """Does no one else start children?"""
 
     async def start(self) -> None:
         if not self._started:
             await super().start()
             self._started = True
+            if self.alone:
+                scheduling.batch()
 
 
 class Strategies:
@@ -347,6 +354,8 @@ class Strategies:
             return PoolStrategy(route, self._engine, self._say)
         from .subproc import SubprocessStrategy
 
+        self._engine.alone = False
+        scheduling.normal()
         return SubprocessStrategy(route, self._loop)
 
     async def close(self) -> None:
