@@ -45,11 +45,14 @@ def checkpoint() -> None:
         return
     _flush()
     gc.collect()
+    # Here, once, and not in each fork: whatever a fork touches, it copies.
     readers = _stdin_readers()
+    at_end = _watch_end()
     gc.freeze()
     result = _core._checkpoint(_files())
     if result < 0:
         gc.unfreeze()
+        gc.callbacks.remove(at_end)
         if result == -errno.EBUSY:
             warnings.warn(
                 "checkpoint() needs a single thread; this process goes on as a plain one",
@@ -57,7 +60,6 @@ def checkpoint() -> None:
                 stacklevel=2,
             )
         return
-    _watch_end()
     if result == 1:
         _take_request(arguments, readers)
 
@@ -143,7 +145,8 @@ def _reopen_stdin() -> None:
 # the flush of its streams and the teardown of its modules.
 
 
-def _watch_end() -> None:
+def _watch_end() -> Any:
+    """The callback of the collector that sees to the end of each fork."""
     frame = sys._getframe()
     while frame.f_back is not None:
         frame = frame.f_back
@@ -157,6 +160,7 @@ def _watch_end() -> None:
     if recorded and not made_before:
         hook = functools.partial(_skip_teardown, frame)
     gc.callbacks.append(hook)
+    return hook
 
 
 def _last_error() -> BaseException | None:

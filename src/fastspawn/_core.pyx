@@ -968,9 +968,11 @@ cdef extern from *:
     static newfunc fsp_new_exit;
     static fsp_fast_function fsp_sys_exit;
     static PyObject *fsp_outermost, *fsp_latest_exit, *fsp_exit_at;
+    static int fsp_recording; /* not in a process that did not become a template */
 
     static PyObject *fsp_record_exit(PyTypeObject *type, PyObject *args, PyObject *kwargs) {
         PyObject *exc = fsp_new_exit(type, args, kwargs);
+        if (!fsp_recording) return exc;
         Py_XINCREF(exc);
         Py_XSETREF(fsp_latest_exit, exc);
         Py_CLEAR(fsp_exit_at);
@@ -1018,11 +1020,13 @@ cdef extern from *:
         Py_INCREF(thing);
         return thing;
     }
+    #define fsp_start_recording() (fsp_recording = 1)
     #define fsp_get_latest_exit() fsp_get(fsp_latest_exit)
     #define fsp_get_exit_at() fsp_get(fsp_exit_at)
     """
     void fsp_record_exits(object)
     bint fsp_record_sys_exit(object, object)
+    void fsp_start_recording()
     object fsp_get_latest_exit()
     object fsp_get_exit_at()
 
@@ -1037,7 +1041,7 @@ cdef extern from "<unistd.h>" nogil:
 
 
 def _record_exits(type kind not None):
-    """From now on remember the latest instance of this subclass of SystemExit (or itself)."""
+    """In a fork remember the latest instance of this subclass of SystemExit (or itself)."""
     fsp_record_exits(kind)
 
 
@@ -1099,6 +1103,7 @@ def _checkpoint(list files not None):
     if r < 0:
         PyOS_AfterFork_Parent()
     else:
+        fsp_start_recording()
         PyOS_AfterFork_Child()
     return r
 
