@@ -102,6 +102,7 @@ class Loaded(Generic[Result]):
         """CPU and context switches per answer, and what the server held before and after."""
         return {
             "server_cpu_us": self.usage.server_us / answers,
+            "helper_cpu_us": self.usage.helper_us / answers,
             "child_cpu_us": self.usage.child_us / answers,
             "load_cpu_us": self.load_us / answers,
             "switches": self.usage.switches / answers,

@@ -106,21 +106,21 @@ STRATEGIES = (
 def strategies_table(results: Results) -> Table:
     """What docs/strategies.md shows: each strategy beside `direct`, with the same program."""
     head = ["strategy", "program", "row", "req/s", "p50 ms", "server CPU us/req"]
-    head += ["child CPU us/req", "req/s to direct", "p50 to direct"]
+    head += ["of it helpers", "child CPU us/req", "req/s to direct", "p50 to direct"]
     lines = []
     for section, program, *ways in STRATEGIES:
         found = results.section(section)
         base = found.get(ways[0][1], {"rounds": []})
         for strategy, name in ways:
             row = found.get(name, {"rounds": []})
-            line = without_figures(name, row, 7)
+            line = without_figures(name, row, 8)
             if line is not None:
                 line[1] = line[1].partition(":")[0]  # docs/benchmarks.md says why
             else:
                 rates, halves = by_round(row, "requests_per_second"), by_round(row, "p50_us")
                 line = [f"`{name}`", figure(rates.values(), around=False)]
                 line.append(figure(halves.values(), 1e-3, 1, False))
-                for column in ("server_cpu_us", "child_cpu_us"):
+                for column in ("server_cpu_us", "helper_cpu_us", "child_cpu_us"):
                     line.append(figure(by_round(row, column).values(), around=False))
                 line.append(times(paired_ratio(rates, by_round(base, "requests_per_second"))))
                 line.append(times(paired_ratio(halves, by_round(base, "p50_us"))))

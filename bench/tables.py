@@ -72,8 +72,8 @@ def http_table(
     title: str = "One process per request over HTTP",
     bases: Mapping[str, str] = HTTP_BASES,
 ) -> Table:
-    head = ["server", "req/s", "p50 ms", "p99 ms", "server CPU us/req", "child CPU us/req"]
-    head += ["errors", *(f"to {base}" for base in bases)]
+    head = ["server", "req/s", "p50 ms", "p99 ms", "server CPU us/req", "of it helpers"]
+    head += ["child CPU us/req", "errors", *(f"to {base}" for base in bases)]
     rate = "requests_per_second"
     lines = []
     for name, row in found.items():
@@ -84,7 +84,8 @@ def http_table(
                 figure(by_round(row, f).values(), 1e-3, 1, False) for f in ("p50_us", "p99_us")
             ]
             line.append(figure(by_round(row, "server_cpu_us").values()))
-            line.append(figure(by_round(row, "child_cpu_us").values(), around=False))
+            for column in ("helper_cpu_us", "child_cpu_us"):
+                line.append(figure(by_round(row, column).values(), around=False))
             line.append(number(sum(by_round(row, "errors").values())))
             for base in bases.values():
                 other = by_round(found[base], rate) if base in found else {}

@@ -48,6 +48,7 @@ class Usage:
     """What a load cost. CPU in microseconds."""
 
     server_us: float
+    helper_us: float  # the part of it that the root process did not spend itself
     child_us: float
     switches: int
     processes: int
@@ -155,16 +156,20 @@ def counts(samples: Tree) -> dict[str, int]:
 
 def usage(before: Tree, after: Tree) -> Usage:
     """What happened between two samples of the same tree."""
-    server_us = child_us = 0.0
+    server_us = helper_us = child_us = 0.0
     switches = peak = 0
     stayed = before.keys() & after.keys()
+    pids = {identity.pid for identity in stayed}
     for identity in stayed:
         old, new = before[identity], after[identity]
         server_us += new.cpu_us - old.cpu_us
+        if new.parent in pids:
+            helper_us += new.cpu_us - old.cpu_us
         child_us += new.child_us - old.child_us
         switches += max(0, new.switches - old.switches)
         peak += new.peak_rss_kib
-    return Usage(server_us, child_us, switches, len(stayed), len(before) - len(stayed), peak)
+    replaced = len(before) - len(stayed)
+    return Usage(server_us, helper_us, child_us, switches, len(stayed), replaced, peak)
 
 
 def alive(identity: Identity) -> bool:
