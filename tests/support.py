@@ -165,15 +165,21 @@ def own_threads() -> dict[int, str]:
     return threads
 
 
+def seen_of_os_error(error: OSError) -> tuple[object, ...]:
+    """What a program sees of it.
+
+    Where 3.13's standard library uses posix_spawn it names a path-like program as a string, and
+    elsewhere as it was given.
+    """
+    name = os.fspath(error.filename) if isinstance(error.filename, os.PathLike) else error.filename
+    return type(error), error.errno, error.strerror, name, error.filename2
+
+
 def same_error(error: Exception, expected: Exception) -> bool:
     """The same to whoever handles it, or an AssertionError that tells the difference."""
 
     def seen(exc: Exception) -> tuple[object, ...]:
-        if not isinstance(exc, OSError):
-            return type(exc), exc.args
-        # Some versions of the standard library name a path-like program as a string.
-        name = os.fspath(exc.filename) if isinstance(exc.filename, os.PathLike) else exc.filename
-        return type(exc), exc.errno, exc.strerror, name, exc.filename2
+        return seen_of_os_error(exc) if isinstance(exc, OSError) else (type(exc), exc.args)
 
     assert seen(error) == seen(expected)
     return True

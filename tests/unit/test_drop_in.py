@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import fastspawn
-from support import LINUX, run_script, sh
+from support import LINUX, run_script, seen_of_os_error, sh
 
 Case = Callable[[Any], object]
 MODULES = pytest.mark.parametrize("module", [subprocess, fastspawn], ids=["stdlib", "ours"])
@@ -28,7 +28,7 @@ MODULES = pytest.mark.parametrize("module", [subprocess, fastspawn], ids=["stdli
 def seen(value: object) -> object:
     """What a program sees of a result or an exception."""
     if isinstance(value, OSError):
-        return type(value), value.errno, value.strerror, value.filename, value.filename2
+        return seen_of_os_error(value)
     if isinstance(value, subprocess.TimeoutExpired):
         return type(value), value.cmd, value.timeout, value.output, value.stderr
     if isinstance(value, subprocess.CalledProcessError):
