@@ -149,6 +149,9 @@ def _quick(args: Any, input: Any, timeout: Any, options: dict[str, Any]) -> _Out
     return talk.returncode, _text(talk.stdout, codec), _text(talk.stderr, codec)
 
 
+# What check_output() refuses; before 3.11 a second check is run()'s TypeError.
+_OVERRIDDEN = ("stdout", "check") if sys.version_info >= (3, 11) else ("stdout",)
+
 # ---- subprocess's functions ------------------------------------------------------------------
 
 
@@ -244,7 +247,7 @@ else:
         The arguments are those of run(), without stdout and check. CalledProcessError for a
         return code other than 0.
         """
-        for name in ("stdout", "check"):
+        for name in _OVERRIDDEN:
             if name in kwargs:
                 raise ValueError(f"{name} argument not allowed, it will be overridden.")
         if kwargs.get("input", "") is None:
