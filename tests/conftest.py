@@ -18,7 +18,7 @@ from fastspawn import Engine
 
 pytest.register_assert_rewrite("support")
 
-from support import open_fds, own_children, own_threads  # noqa: E402
+from support import open_fds, own_children, own_policy, own_threads  # noqa: E402
 
 T = TypeVar("T")
 
@@ -39,6 +39,7 @@ class Snapshot:
         self.fds = open_fds()
         self.children = own_children()
         self.threads = own_threads()
+        self.policy = own_policy()
 
     def leaks(self, before: Snapshot) -> list[str]:
         """A line for each difference."""
@@ -51,6 +52,8 @@ class Snapshot:
                 lines.append(f"descriptor {fd} was closed: {was}")
             elif was != now:
                 lines.append(f"descriptor {fd} was {was} and is {now}")
+        if self.policy != before.policy:
+            lines.append(f"the thread's scheduling policy was {before.policy} and is {self.policy}")
         for what in ("children", "threads"):
             mine, theirs = getattr(self, what), getattr(before, what)
             lines += [f"of the {what}, {n} is left: {mine[n]}" for n in mine.keys() - theirs]

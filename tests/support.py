@@ -165,6 +165,14 @@ def own_threads() -> dict[int, str]:
     return threads
 
 
+def own_policy() -> int | None:
+    """How the calling thread is scheduled (sched(7)), where that can be asked for."""
+    try:
+        return os.sched_getscheduler(0)
+    except (AttributeError, OSError):
+        return None
+
+
 def seen_of_os_error(error: OSError) -> tuple[object, ...]:
     """What a program sees of it.
 

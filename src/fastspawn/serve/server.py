@@ -210,7 +210,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
 
-    strategies = Strategies(loop, config.spawners, _say)
+    strategies = Strategies(loop, config.spawners, _say, alone=True)
     pool = _pool(config, upstream)
     service = Service(config, strategies.make, loop, pool, upstream)
     try:

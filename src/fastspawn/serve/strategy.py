@@ -305,14 +305,11 @@ class AutoStrategy(SnapshotStrategy):
 
 
 class SharedEngine(Engine):
-    """The engine of all routes: started by the first that needs it.
-
-    Children are started by its threads, and the event loop's may then be scheduled otherwise.
-    """
+    """The engine of all routes: started by the first that needs it."""
 
     _started = False
-    alone = True
-    """Does no one else start children?"""
+    alone = False
+    """Does nothing else run on the event loop's thread, or start children from there?"""
 
     async def start(self) -> None:
         if not self._started:
@@ -330,11 +327,17 @@ class Strategies:
         loop: asyncio.AbstractEventLoop,
         spawners: int | None,
         say: Callable[[str], object],
+        *,
+        alone: bool = False,
     ) -> None:
-        """``say``: tell the operator something, in one line."""
+        """``say``: tell the operator something, in one line.
+
+        ``alone``: the event loop's thread is the server's, which may schedule it as it likes.
+        """
         self._loop = loop
         self._say = say
         self._engine = SharedEngine(spawners=spawners)
+        self._engine.alone = alone
 
     def make(self, route: RouteConfig) -> Strategy:
         """The strategy that ``route`` names, not yet started."""
@@ -354,8 +357,9 @@ class Strategies:
             return PoolStrategy(route, self._engine, self._say)
         from .subproc import SubprocessStrategy
 
-        self._engine.alone = False
-        scheduling.normal()
+        if self._engine.alone:
+            self._engine.alone = False
+            scheduling.normal()
         return SubprocessStrategy(route, self._loop)
 
     async def close(self) -> None:
