@@ -70,10 +70,13 @@ class World:
 
     def may_say(self, number: int, other: bool, asked: float) -> bool:
         """Is it what was so at some time after ``asked`` less the bound?"""
-        last = number == len(self.done) - 1
-        new_enough = last or self.done[number + 1] >= asked - BOUND
-        # The two files are not looked at at the same moment.
-        around = {(n % 4) in (1, 2) for n in (number, number + 1)}
+        oldest = asked - BOUND
+        last = number >= len(self.done) - 1
+        new_enough = last or self.done[number + 1] >= oldest
+        # The two files are neither changed nor looked at at the same moment: the other one may be
+        # a change ahead, or one behind while this one is under way.
+        behind = number >= len(self.done) or self.done[number] >= oldest
+        around = {n % 4 in (1, 2) for n in range(number - behind, number + 2)}
         return number < len(self.begun) and new_enough and other in around
 
 
