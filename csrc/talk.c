@@ -6,8 +6,10 @@
  * What costs is to sleep and to be woken: half of all that is left of a short command's share.  So
  * the child is detached, where a copy of the table is cheap, and most children get by with two
  * wake-ups: one for the first they write, which is all they write, and one for their exit, after
- * which the pipes are at their end.  Waiting for the exit while a pipe may fill takes a timer; one
- * that is later than the next tick is next to free, one that is earlier costs more than a wake-up.
+ * which the pipes are at their end.  After a few of those the next one's exit is waited for at
+ * once; should it fill a pipe instead it waits for us, once, for a tick at most.  Waiting for the
+ * exit while a pipe may fill takes a timer; one that is later than the next tick is next to free,
+ * one that is earlier costs more than a wake-up.
  *
  * Signals are the caller's: a wait that one interrupts returns, with all that came so far kept.
  * One that comes between two waits must not be missed, so they are blocked there.
@@ -25,6 +27,7 @@
 
 /* A child whose first output is no longer than this is taken to have said all, for a tick or so. */
 #define SHORT   4096    /* bytes */
+#define SURE    8       /* children in a row that had: the next one's exit is waited for first */
 #define TICK_NS 4000000 /* 250 Hz, as most kernels have it */
 
 /* Where there are no pidfds: between two looks, from and to (ns). */
@@ -291,11 +294,16 @@ static size_t came(const struct fsp_talk *talk) {
     return talk->output[0].len + talk->output[1].len;
 }
 
+/* So many children in a row exited when they were expected to. */
+static unsigned brief;
+
 /* It wrote a little: will it exit now?  As pump(), but 1 when the time is up. */
 static int await_exit(const struct fsp_talk *talk, const struct pause *wait) {
     struct pollfd fd = {talk->child.pidfd, POLLIN, 0};
     uint64_t ns = left(wait->deadline);
     int r = sys_poll(&fd, 1, ns < TICK_NS ? ns : TICK_NS, wait);
+    unsigned seen = __atomic_load_n(&brief, __ATOMIC_RELAXED);
+    __atomic_store_n(&brief, r <= 0 ? 0 : seen < SURE ? seen + 1 : seen, __ATOMIC_RELAXED);
     return r < 0 ? r : 1;
 }
 
@@ -303,6 +311,11 @@ static int talk_on(struct fsp_talk *talk, const struct pause *wait) {
     bool look = is_open(talk) || left(wait->deadline) == 0;
     if (talk->fd[0] >= 0) feed(talk);
     bool patient = talk->child.pidfd >= 0 && talk->fd[0] < 0;
+    if (patient && is_open(talk) && __atomic_load_n(&brief, __ATOMIC_RELAXED) == SURE) {
+        int r = await_exit(talk, wait);
+        if (r < 0) return r;
+        patient = false;
+    }
     while (is_open(talk)) {
         int r = pump(talk, wait);
         if (r > 0 && patient && came(talk) < SHORT) r = await_exit(talk, wait);

@@ -335,6 +335,26 @@ static void many_descriptors(void) {
     for (size_t i = 0; i < LENGTH(high); i++) close(high[i]);
 }
 
+/* After many that were short one is expected to be: it may write what it likes, and stay. */
+static void much_after_many_that_said_a_little(void) {
+    static const char *const others[] = {
+        "head -c 400000 /dev/zero", "sleep 0.02; head -c 400000 /dev/zero",
+        "head -c 400000 /dev/zero; exec sleep 0.02", "exec >&- 2>&-; exec sleep 0.02"};
+    for (size_t i = 0; i < LENGTH(others); i++) {
+        struct fsp_talk talk;
+        for (int n = 0; n < 10; n++) {
+            REQUIRE(start(SHELL("echo out"), collected, NULL, 0, &talk) == 0);
+            expect_end(&talk, 0);
+            expect_output(&talk, 0, "out\n");
+            fsp_talk_end(&talk);
+        }
+        REQUIRE(start(SHELL(others[i]), collected, NULL, 0, &talk) == 0);
+        expect_end(&talk, 0);
+        CHECK_INT(talk.output[0].len, i < 3 ? 400000 : 0);
+        fsp_talk_end(&talk);
+    }
+}
+
 /* A little first, then more than a pipe holds: it is waited for its exit only for so long. */
 static void a_little_and_then_much(void) {
     struct fsp_talk talk;
@@ -454,6 +474,7 @@ int main(int argc, char **argv) {
     RUN(a_directory_that_is_missing);
     RUN(many_descriptors);
     RUN(a_little_and_then_much);
+    RUN(much_after_many_that_said_a_little);
     RUN(an_end_before_the_end);
     RUN(any_one_call_fails);
     return tap_end();
