@@ -25,7 +25,7 @@ from bench.store import Results
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     add = parser.add_argument
-    add("--rounds", type=int, help="launches of each row (default 3, --quick: 2)")
+    add("--rounds", type=int, help="launches of each row (default 3)")
     add("--requests", type=int, help="requests per launch (default 10000, --quick: 2000)")
     add("--connections", type=int, default=30, help="concurrent connections (default 30)")
     add("--rows", help="only these rows or groups of rows, comma-separated (see --list)")
@@ -51,10 +51,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     partial = partial or options.rounds or options.requests
     if options.output is None:
         options.output = tools.CACHE / "last.json" if partial else report.LATEST
-    options.rounds = options.rounds or (2 if quick else 3)
+    options.rounds = options.rounds or 3
     options.requests = options.requests or (2_000 if quick else 10_000)
     options.checked = 100 if quick else 200
-    options.seconds = 3 if quick else 6  # of load at a fixed rate
+    options.seconds = 5 if quick else 6  # of load at a fixed rate
     options.asked = 15 if quick else 30  # requests one after another
     options.batches, options.spawns = (4, 50) if quick else (12, 100)
     for name in ("rounds", "requests", "connections"):
