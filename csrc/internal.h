@@ -173,6 +173,12 @@ int fsp_spawn_on(struct fsp_pad *pad, const struct fsp_plan *plan, const struct 
 /* Does FSP_SPAWN_DETACHED make a difference? */
 bool fsp_detaches(const struct fsp_plan *plan);
 
+/* ---- start.c ---- */
+
+/* The highest descriptor that such a child has to do with: new ones take the lowest free numbers,
+ * so it tells what a copy of the table would cost. */
+int fsp_highest(const struct fsp_plan *plan, const struct fsp_stdio *io);
+
 /* ---- wait.c ---- */
 
 /* Would fsp_wait reap it now?  For children without a pidfd. */

@@ -67,8 +67,8 @@ unsigned fsp_spawner_flags(const struct fsp_spawner *s) {
 
 /*
  * One that asks for forks would be woken for each answer and for each exit, and preempt a fork
- * that runs for it.  It waits for its turn instead, and finds more at a time: half as many
- * wake-ups, and a tenth more forks a second.  For one that executes it would make no difference.
+ * that runs for it.  It waits for its turn instead, and finds more at a time, with half as many
+ * wake-ups.  For one that executes it would make no difference.
  */
 void fsp_spawner_calm(struct fsp_spawner *s) {
     if (!s->batch) s->batch = sys_batch() == 0;

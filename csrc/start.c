@@ -12,8 +12,6 @@
  */
 #include "internal.h"
 
-#include <poll.h>
-
 /* With descriptors from here on the table is not worth a copy. */
 #define COPY_BELOW 1024
 
@@ -22,7 +20,7 @@
 
 static unsigned pending;
 
-static int top_of(const struct fsp_plan *plan, const struct fsp_stdio *io) {
+int fsp_highest(const struct fsp_plan *plan, const struct fsp_stdio *io) {
     int top = 2;
     for (int i = 0; i < 3; i++)
         if (io->fd[i] > top) top = io->fd[i];
@@ -67,7 +65,7 @@ int fsp_start(struct fsp_plan *plan, const struct fsp_stdio *io, struct fsp_star
           .fd = -1
     };
     *error = (struct fsp_error){0};
-    int top = top_of(plan, io);
+    int top = fsp_highest(plan, io);
     if (top >= COPY_BELOW || !fsp_detaches(plan)) return 0;
     if (__atomic_load_n(&pending, __ATOMIC_RELAXED) >= MOST) return 0;
     struct fsp_pad *pad = fsp_pad_get();
@@ -95,7 +93,7 @@ int fsp_start_end(struct fsp_start *start, struct fsp_child *child, struct fsp_e
     *error = (struct fsp_error){0};
     if (start->pad) {
         struct fsp_status status;
-        while (fsp_pad_busy(start->pad)) poll(&(struct pollfd){start->fd, POLLIN, 0}, 1, -1);
+        fsp_pad_wait(start->pad);
         volatile struct fsp_error *told = &start->pad->error;
         *error = (struct fsp_error){told->err, told->stage, told->index};
         let_go(start);

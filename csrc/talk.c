@@ -3,13 +3,13 @@
  *
  * What subprocess.run does, without going back to the caller for each event.
  *
- * What costs is to sleep and to be woken: half of all that is left of a short command's share.  So
- * the child is detached, where a copy of the table is cheap, and most children get by with two
- * wake-ups: one for the first they write, which is all they write, and one for their exit, after
- * which the pipes are at their end.  After a few of those the next one's exit is waited for at
- * once; should it fill a pipe instead it waits for us, once, for a tick at most.  Waiting for the
- * exit while a pipe may fill takes a timer; one that is later than the next tick is next to free,
- * one that is earlier costs more than a wake-up.
+ * What costs is to sleep and to be woken, beside the clone itself.  So the child is detached, where
+ * a copy of the table is cheap, and most children get by with two wake-ups: one for the first they
+ * write, which is all they write, and one for their exit, after which the pipes are at their end.
+ * After a few of those the next one's exit is waited for at once; should it fill a pipe instead it
+ * waits for us, once, for a tick at most.  Waiting for the exit while a pipe may fill takes a
+ * timer; one that is later than the next tick is next to free, one that is earlier costs more than
+ * a wake-up.
  *
  * Signals are the caller's: a wait that one interrupts returns, with all that came so far kept.
  * One that comes between two waits must not be missed, so they are blocked there.
@@ -82,12 +82,6 @@ static void close_childs(const struct fsp_talk *talk, const struct fsp_stdio *io
     sys_close(null);
 }
 
-static bool is_small(const struct fsp_stdio *io) {
-    for (int i = 0; i < 3; i++)
-        if (io->fd[i] >= COPY_BELOW) return false;
-    return true;
-}
-
 static int spawn(struct fsp_talk *talk, struct fsp_plan *plan, const struct fsp_stdio *io,
                  struct fsp_error *error) {
     struct fsp_pad *pad = fsp_pad_get();
@@ -95,7 +89,7 @@ static int spawn(struct fsp_talk *talk, struct fsp_plan *plan, const struct fsp_
         *error = (struct fsp_error){ENOMEM, FSP_STAGE_PREPARE, -1};
         return -ENOMEM;
     }
-    unsigned flags = is_small(io) ? FSP_SPAWN_DETACHED : 0;
+    unsigned flags = fsp_highest(plan, io) < COPY_BELOW ? FSP_SPAWN_DETACHED : 0;
     int r = fsp_spawn_on(pad, plan, io, flags, NULL, &talk->child, error);
     if (r == 0 && pad->launch.detached) {
         talk->pad = pad;
@@ -127,11 +121,11 @@ int fsp_talk_start(struct fsp_plan *plan, const enum fsp_io how[3], const void *
     return r;
 }
 
-/* The child has left our memory, or is waited for until it has: what did it say? */
+/* The child has ended, or is waited for until it has left our memory: what did it say? */
 static struct fsp_error settle(struct fsp_talk *talk) {
     struct fsp_pad *pad = talk->pad;
     if (pad == NULL) return (struct fsp_error){0};
-    fsp_pad_wait(pad);
+    if (talk->child.pid > 0) fsp_pad_wait(pad);
     struct fsp_error error = {pad->error.err, pad->error.stage, pad->error.index};
     fsp_pad_put(pad);
     fsp_plan_unref(talk->plan);

@@ -173,6 +173,14 @@ def own_policy() -> int | None:
         return None
 
 
+def policies(pid: int) -> dict[int, int]:
+    """How each thread of a process is scheduled: the number of sched(7), by proc(5)."""
+    return {
+        int(task.name): int((task / "stat").read_text().rpartition(")")[2].split()[38])
+        for task in Path(f"/proc/{pid}/task").iterdir()
+    }
+
+
 def seen_of_os_error(error: OSError) -> tuple[object, ...]:
     """What a program sees of it.
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from serve.harness import Server, poll
-from support import LINUX
+from support import LINUX, policies
 
 
 def _can_ask() -> bool:
@@ -26,19 +25,11 @@ OWN = ("awk", "{ print $41 }", "/proc/self/stat")
 """Tells how it is scheduled itself (proc(5)): 0 is SCHED_OTHER, 3 SCHED_BATCH."""
 
 
-def policies(pid: int) -> dict[int, int]:
-    """Of each thread."""
-    found = {}
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found[int(task.name)] = int((task / "stat").read_text().rpartition(")")[2].split()[38])
-    return found
-
-
 def own(server: Server) -> bytes:
     return server.get().body.strip()
 
 
-@pytest.mark.parametrize("how", ["direct", "snapshot", "warm"])
+@pytest.mark.parametrize("how", ["direct", "snapshot", "warm", "pool"])
 def test_the_event_loop_waits_for_its_turn(start: Serve, loop: str, how: str) -> None:
     server = start("--strategy", how, "--loop", loop, command=OWN)
     assert policies(server.pid)[server.pid] == os.SCHED_BATCH

@@ -11,7 +11,7 @@ import pytest
 
 from conftest import Run
 from fastspawn import Command, Engine, Result, Template, TemplateError
-from support import LINUX, async_poll
+from support import LINUX, async_poll, policies
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
 
@@ -145,20 +145,16 @@ def test_each_run_is_a_process_of_its_own(run: Run) -> None:
 
 def test_no_child_is_scheduled_as_its_spawner(run: Run) -> None:
     """Neither a fork, nor what the same spawner executes: 0 is SCHED_OTHER (proc(5))."""
-    policy = ["awk", "{ print $41 }", "/proc/self/stat"]
+    command = ["awk", "{ print $41 }", "/proc/self/stat"]
 
     async def main() -> None:
         async with Engine(1) as engine:
-            before = await engine.run(policy)
-            async with Template(policy, engine=engine) as template:
+            before = await engine.run(command)
+            async with Template(command, engine=engine) as template:
                 assert (await template.run()).stdout == before.stdout
                 assert template.stats["forked"] == 1
-                policies = [
-                    int(stat.read_text().rpartition(")")[2].split()[38])
-                    for stat in Path("/proc/self/task").glob("*/stat")
-                ]
-                assert 3 in policies  # SCHED_BATCH
-                assert (await engine.run(policy)).stdout == before.stdout
+                assert os.SCHED_BATCH in policies(os.getpid()).values()
+                assert (await engine.run(command)).stdout == before.stdout
 
     run(main())
 
