@@ -12,6 +12,8 @@ import struct
 import sys
 from typing import Final
 
+from fastspawn._executable import shebang
+
 _PT_LOAD: Final = 1
 _PT_DYNAMIC: Final = 2
 _PT_INTERP: Final = 3
@@ -101,10 +103,10 @@ def why_not_template(path: str) -> str | None:
             return _why_not_elf(path, data)
         if data[:2] != b"#!":
             return f"{path} is neither an ELF program nor a script"
-        words = data[2:].split(b"\n", 1)[0].split(maxsplit=1)
-        if not words:
+        found = shebang(data[:256])
+        if found is None:
             return f"{path} names no interpreter"
-        path = os.fsdecode(words[0])
+        path = os.fsdecode(found[0])
     return f"{path} is a script of too many scripts"
 
 
@@ -114,9 +116,8 @@ def interpreter_by_env(path: str) -> str | None:
     The kernel starts env(1), and there a template would stop.
     """
     with open(path, "rb") as file:
-        line = file.readline(256)
-    words = line[2:].split()
-    if line[:2] != b"#!" or len(words) != 2 or os.path.basename(words[0]) != b"env":
+        found = shebang(file.read(256))
+    if found is None or os.path.basename(found[0]) != b"env" or len(found[1].split()) != 1:
         return None
-    name = words[1]
+    name = found[1]
     return None if name.startswith(b"-") or b"=" in name else os.fsdecode(name)

@@ -67,6 +67,15 @@ def _preload() -> bytes:
     raise TemplateError("templates are for Linux only")
 
 
+def _with_absolute_cwd(command: Command) -> Command:
+    """A template process is there already when its fork goes there."""
+    cwd = command._options["cwd"]
+    if cwd is None or os.path.isabs(cwd):
+        return command
+    options = {**command._options, "env": command._env(), "cwd": os.path.abspath(cwd)}
+    return Command(command.argv, **options)
+
+
 class Template(TemplateCore):
     """A program that is started once and forked for each request: an async context manager.
 
@@ -114,7 +123,7 @@ class Template(TemplateCore):
             raise ValueError(f"at: {at!r} is none of {', '.join(_AT)}")
         if not isinstance(command, Command):
             command = Command(command)
-        self.command = command
+        self.command = _with_absolute_cwd(command)
         self._flags = _AT[at]
         if fallback and at == "effect":
             self._flags |= _FALLBACK | _PYTHON
@@ -143,11 +152,12 @@ class Template(TemplateCore):
 
     def _check(self) -> str | None:
         path = self.command.resolve()
-        name = interpreter_by_env(path)
+        cwd = os.fsdecode(self.command._options["cwd"] or "")
+        name = interpreter_by_env(os.path.join(cwd, path))
         if name is not None:
             self._start_command = self._through(name, path)
             path = self._start_command.resolve()
-        return why_not_template(path)
+        return why_not_template(os.path.join(cwd, path))
 
     def _through(self, interpreter: str, script: str) -> Command:
         """The command as env(1) would execute it."""

@@ -135,6 +135,88 @@ def test_command_that_is_not_executable(tmp_path: Path) -> None:
     assert_refused(run("--cwd", str(tmp_path), "--", "./program"), "Permission denied")
 
 
+STRATEGIES = ("direct", "snapshot", "warm", "pool", "auto", "subprocess")
+
+SCRIPTS = {
+    "no-line": ("echo hi\n", ["script that names no interpreter", "#!/bin/sh", "run sh "]),
+    "empty": ("", ["script that names no interpreter"]),
+    "blank-line": ("#! \t\necho hi\n", ["script that names no interpreter"]),
+    "missing": ("#!/no/such/sh -e\n", ["its interpreter /no/such/sh: No such file or directory"]),
+    "relative": ("#!no/such/sh\n", ["its interpreter no/such/sh: No such file"]),
+    "not-executable": ("#!/etc/passwd\n", ["its interpreter /etc/passwd: Permission denied"]),
+    "crlf": ("#!/bin/sh\r\necho hi\r\n", ["its interpreter '/bin/sh\\r'", "save it with LF"]),
+    "env": ("#!/usr/bin/env no-such\n", ["env finds no no-such on its PATH"]),
+    "env-split": ("#!/usr/bin/env -S no-such -u\n", ["env finds no no-such on its PATH"]),
+    "env-crlf": ("#!/usr/bin/env sh\r\n", ["env finds no 'sh\\r'", "save it with LF"]),
+}
+
+
+def make_script(directory: Path, text: str | bytes, name: str = "program") -> str:
+    program = directory / name
+    program.write_bytes(text.encode() if isinstance(text, str) else text)
+    program.chmod(0o755)
+    return str(program)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_script_that_names_no_interpreter(strategy: str, tmp_path: Path) -> None:
+    """ENOEXEC: each request would be a 500."""
+    program = make_script(tmp_path, "echo hi\n")
+    assert_refused(
+        run("--port", "0", "--strategy", strategy, "--", program),
+        f"cannot run {program}: it is a script that names no interpreter",
+        f"run sh {program}",
+    )
+
+
+@pytest.mark.parametrize("kind", SCRIPTS)
+def test_scripts_that_cannot_be_executed(kind: str, tmp_path: Path) -> None:
+    """Each is refused for the reason for which the kernel, or env(1), does not run it."""
+    text, words = SCRIPTS[kind]
+    program = make_script(tmp_path, text)
+    try:
+        done = subprocess.run([program], capture_output=True, check=False, cwd="/")
+    except OSError:
+        pass
+    else:
+        assert done.returncode == 127
+    assert_refused(run("--port", "0", "--", program), f"cannot run {program}: ", *words)
+
+
+def test_script_of_a_script_whose_interpreter_is_missing(tmp_path: Path) -> None:
+    inner = make_script(tmp_path, "#!/no/such/sh\n", "inner")
+    outer = make_script(tmp_path, f"#!{inner}\n")
+    assert_refused(run("--port", "0", "--", outer), "its interpreter /no/such/sh: No such file")
+
+
+def test_scripts_that_can_be_executed(tmp_path: Path) -> None:
+    """Blanks, arguments, a relative interpreter below --cwd, env's PATH."""
+    make_script(tmp_path, "#!/bin/sh\n", "sh-here")
+    for text, *options in (
+        ("#! \t/bin/sh \t-e\t \n",),
+        ("#!/usr/bin/env -S sh -e\n",),
+        ("#!/usr/bin/env sh-here\n", "--set-env", f"PATH={tmp_path}:/bin:/usr/bin"),
+        ("#!./sh-here\n", "--cwd", str(tmp_path)),
+    ):
+        program = make_script(tmp_path, text)
+        subprocess.run([program], check=True, cwd=tmp_path, env={"PATH": f"{tmp_path}:/bin"})
+        cli.check(cli.parse([*options, "--", program]))
+
+
+if sys.platform == "linux":
+
+    def test_program_whose_dynamic_linker_is_missing(tmp_path: Path) -> None:
+        """As one that is for musl is where there is glibc only."""
+        data = Path("/bin/echo").read_bytes()
+        linker = re.search(rb"/lib[\w/.-]*/ld-[\w.-]+\0", data)
+        assert linker is not None
+        missing = b"/no/such".ljust(len(linker[0]) - 1, b"/") + b"\0"
+        program = make_script(tmp_path, data.replace(linker[0], missing))
+        with pytest.raises(FileNotFoundError):
+            subprocess.run([program], check=False)
+        assert_refused(run("--port", "0", "--", program), "its dynamic linker /no/such")
+
+
 def test_help_and_version() -> None:
     result = run("--help")
     assert result.returncode == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -57,3 +59,12 @@ def test_where_forks_begin(start: Serve, loop: str, place: str) -> None:
         for _ in range(3):
             client.get()
             assert client.read().body == (b"True\n" if place == "main" else b"False\n")
+
+
+def test_a_program_below_a_relative_working_directory(start: Serve, tmp_path: Path) -> None:
+    """The template process is there already when a fork goes there."""
+    (tmp_path / "inner").mkdir()
+    shutil.copy("/bin/pwd", tmp_path / "inner" / "program")
+    options = ("--strategy", "snapshot", "--snapshot-at", "main", "--cwd", "inner")
+    server = start(*options, command=("./program",), prefix=("env", "-C", str(tmp_path)))
+    assert server.get().body == f"{tmp_path}/inner\n".encode()

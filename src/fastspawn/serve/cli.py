@@ -16,6 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, NoReturn, TypeVar
 
 from fastspawn import _core
+from fastspawn._executable import why_not_executed
 
 from . import identity, listen, rights, server, settings, systemd, tls, workers
 from .cgi.scripts import ScriptDirectory
@@ -116,9 +117,10 @@ def check(config: Config) -> None:
                 raise UsageError(f"{where}--cgi-dir {route.cgi_dir}: {error.strerror}") from error
             if route.sandbox is None:
                 continue
-        command = Filling(route).argv
+        filling = Filling(route)
+        command = filling.argv
         try:
-            command_of(route).resolve()
+            path = command_of(route).resolve()
         except NotImplementedError as error:
             raise UsageError(f"{where}--cgroup, --no-new-privs: not on this system") from error
         except (TypeError, ValueError) as error:
@@ -127,6 +129,9 @@ def check(config: Config) -> None:
             if route.cwd is not None and error.filename == route.cwd:
                 raise UsageError(f"{where}--cwd {route.cwd}: {error.strerror}") from error
             raise UsageError(f"{where}cannot run {command[0]}: {error.strerror}") from error
+        why = why_not_executed(path, route.cwd, filling.env.get("PATH"))
+        if why is not None:
+            raise UsageError(f"{where}cannot run {command[0]}: {why}")
 
 
 def check_rights(config: Config) -> None:

@@ -138,7 +138,7 @@ def _make() -> list[Option]:
         values.words, "text", "'CMD ARG...'")  # fmt: skip
     add("shell", "each command is one word, run by `sh -c` (default: off)", values.boolean,
         "flag")  # fmt: skip
-    add("cwd", "working directory", values.path, "text", "DIR")
+    add("cwd", "working directory", values.directory, "text", "DIR")
     add("set-env", "a variable; VALUE may name a path's {placeholder}; may be repeated",
         values.assignment, "list", "NAME=VALUE")  # fmt: skip
     add("pass-env", "of the server's environment pass on only PATH, LANG, LC_*, TZ and this "
