@@ -38,7 +38,9 @@ case $PATH_INFO in
 */late) sleep 60;;
 */length) printf 'Content-Type: text/plain\n\n%s:' "$CONTENT_LENGTH"; wc -c;;
 */env) printf 'Content-Type: text/plain\n\n'; env;;
-*/breaks) printf 'Content-Type: text/plain\n\nbegun'; sleep 0.2; exit 1;;
+*/breaks) printf 'Content-Type: text/plain\n\nbegun'; sleep 0.2; kill -9 $$;;
+*/pauses) printf 'Content-Type: text/plain\n\nbegun'; sleep 0.2; echo ' and done'; exit 1;;
+*/page) printf 'Status: 404\nContent-Type: text/plain\n\nno such page'; exit 1;;
 esac
 """
 
@@ -136,6 +138,22 @@ def test_cgi(serve: Serve, kind: str) -> None:
         answer = client.read()
         assert answer.status == 200
         assert (answer.body, answer.complete) == (b"begun", False)
+
+
+@pytest.mark.parametrize("how", ["lenient", "strict"])
+def test_the_exit_status_of_a_script(serve: Serve, kind: str, how: str) -> None:
+    """It is no part of a complete answer, unless that is asked for."""
+    server = serve(kind, mode="cgi", command=["sh", "-c", WAYS], cgi_exit=how)
+    strict = how == "strict"
+    page, pauses, fail = (server.get(f"/{way}") for way in ("page", "pauses", "fail"))
+    assert page.status == (500 if strict else 404)
+    assert (page.body == b"no such page") != strict
+    assert (pauses.status, pauses.complete) == (200, not strict)
+    assert strict or pauses.body == b"begun and done\n"
+    assert (fail.status, b"status 3" in fail.body) == (500, True)
+    server.stop()
+    if kind == "uvicorn" and not strict:
+        assert "GET /page: it exited with status 1" in server.errors()
 
 
 def test_a_local_redirect(serve: Serve, kind: str) -> None:

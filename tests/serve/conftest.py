@@ -8,6 +8,7 @@ import pytest
 from serve.harness import Server
 
 Serve = Callable[..., Server]
+Script = Callable[..., tuple[str, ...]]
 
 
 @pytest.fixture(params=["direct", "subprocess"])
@@ -45,6 +46,37 @@ def serve(start: Serve, strategy: str, loop: str) -> Serve:
 
 
 @pytest.fixture
-def script() -> Callable[..., tuple[str, ...]]:
+def script() -> Script:
     """A shell command line: ``script(text, arg...)``."""
     return lambda text, *args: ("sh", "-c", text, "sh", *map(str, args))
+
+
+@pytest.fixture(params=[("direct", "uvloop"), ("subprocess", "asyncio")], ids=lambda way: way[0])
+def any_way(request: pytest.FixtureRequest, start: Serve) -> Serve:
+    """Starts servers of each strategy, and on each loop."""
+    strategy, loop = request.param
+
+    def any_way(*options: str, **more: object) -> Server:
+        return start("--strategy", strategy, "--loop", loop, *options, **more)
+
+    return any_way
+
+
+@pytest.fixture
+def cgi(any_way: Serve, script: Script) -> Serve:
+    """Likewise, of a script that is given as text."""
+
+    def cgi(text: str, *args: object, options: tuple[str, ...] = ()) -> Server:
+        return any_way("--mode", "cgi", *options, command=script(text, *args))
+
+    return cgi
+
+
+@pytest.fixture
+def one(start: Serve, script: Script) -> Serve:
+    """One such server, where the strategy makes no difference."""
+
+    def one(text: str, *args: object, options: tuple[str, ...] = ()) -> Server:
+        return start("--mode", "cgi", *options, command=script(text, *args))
+
+    return one

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from fastspawn.serve import outcome
 from fastspawn.serve.cgi.environment import Request
 from fastspawn.serve.cgi.output import BadOutput, HeadParser, NphFieldsParser, Reader
 from fastspawn.serve.cgi.request import Refused as CgiRefused
@@ -13,11 +14,12 @@ from fastspawn.serve.cgi.spool import Spool
 from fastspawn.serve.paths import BadPath, split
 from fastspawn.serve.route import Match
 
-from .exchange import Exchange, Fields, Refused
+from .exchange import Exchange, Fields, Refused, error
 
 if TYPE_CHECKING:
     from fastspawn.serve.cgi.gateway import Invocation
     from fastspawn.serve.route import Route
+    from fastspawn.serve.strategy import Job
 
     from .app import Receive, Scope, Send
 
@@ -161,7 +163,14 @@ class CgiExchange(Exchange):
 
     # ---- the answer
 
+    def _spoiled(self, job: Job) -> bool:
+        return self.route.gateway.spoils(job)
+
     def _malformed(self, bad: BadOutput) -> Refused:
+        job = self._ended
+        if job is not None and outcome.failed(job):
+            self._warn(f"{_exited(job)}: {bad}; output: {self._reader.start()!r}")
+            return Refused(*error(outcome.failure(job)))
         self._warn(f"{bad}; output: {self._reader.start()!r}")
         return Refused(502, b"the script's answer is malformed\n")
 
@@ -204,6 +213,9 @@ class CgiExchange(Exchange):
         await self._finish()
 
     async def _finish(self) -> None:
+        job = self._ended
+        if job is not None and outcome.failed(job):
+            self._warn(_exited(job))  # no other log tells it here
         if self._reader.excess:
             self._warn("the body is longer than its Content-Length")
         await self._body(b"", last=True)
@@ -259,6 +271,10 @@ class CgiExchange(Exchange):
     def _complain(self, output: bytes) -> None:
         if start := self._reader.start(output):
             self._warn(f"it failed; output: {start!r}")
+
+
+def _exited(job: Job) -> str:
+    return f"it exited with status {job.returncode}"
 
 
 def _address(name: Any) -> tuple[bytes, int] | None:

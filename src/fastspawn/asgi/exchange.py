@@ -183,7 +183,7 @@ class Exchange:
         while not self._turn.done():
             await self._something()
         if not self._turn.result():
-            raise Refused(*_error(outcome.OVERLOADED))
+            raise Refused(*error(outcome.OVERLOADED))
 
     def start(self) -> None:
         self._placed = True
@@ -311,7 +311,7 @@ class Exchange:
             await self._stream(self._taken())
             await self._something()
         data = self._taken() + self._ended.output
-        if not outcome.failed(self._ended):
+        if not self._spoiled(self._ended):
             await (self._end_stream if self._head_sent else self._whole)(data)
             return
         if self._head_sent:
@@ -320,7 +320,11 @@ class Exchange:
                 await self._body(b"", last=True)
                 return
         self._complain(data)
-        raise Refused(*_error(outcome.failure(self._ended)))
+        raise Refused(*error(outcome.failure(self._ended)))
+
+    def _spoiled(self, job: Job) -> bool:
+        """The way it ended makes its answer none."""
+        return outcome.failed(job)
 
     async def _hold(self) -> None:
         """Most processes end soon after their first output."""
@@ -377,6 +381,7 @@ class Exchange:
         _LOG.warning("%s %s: %s", self._scope["method"], quote(self._scope["path"]), what)
 
 
-def _error(failure: outcome.Failure) -> tuple[int, bytes, Fields]:
+def error(failure: outcome.Failure) -> tuple[int, bytes, Fields]:
+    """As ``Refused`` takes it."""
     fields = [(b"retry-after", b"1")] if failure.passing else []
     return failure.status, failure.text, fields

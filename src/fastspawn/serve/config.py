@@ -13,6 +13,7 @@ StrategyName = Literal["direct", "snapshot", "warm", "pool", "auto", "subprocess
 SnapshotAt = Literal["auto", "main", "effect", "checkpoint"]
 LogFormat = Literal["common", "combined", "json"]
 StderrName = Literal["inherit", "discard", "merge"]
+CgiExit = Literal["lenient", "strict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class RouteConfig:
     pass_authorization: bool = False
     stream_chunked: bool = False
     buffer_body: int | None = 64 * 1024 * 1024
+    cgi_exit: CgiExit = "lenient"
+    """What another exit status than 0 makes of a complete answer: nothing, or an error."""
 
     # Mode ws.
     ws_frames: Literal["lines", "bytes"] = "lines"

@@ -162,6 +162,9 @@ def _make() -> list[Option]:
         "CONTENT_LENGTH; more get 413 (default: 64M)", limit(size), "size", "SIZE")  # fmt: skip
     add("stream-chunked", "hand on a chunked request as it comes, without CONTENT_LENGTH "
         "(default: off)", values.boolean, "flag")  # fmt: skip
+    add("cgi-exit", "lenient: a complete answer is one whatever the script's exit status; strict: "
+        "another than 0 makes it an error (default: lenient)", choice("lenient", "strict"), "text",
+        "HOW")  # fmt: skip
 
     group = "WebSockets"
     add("ws-frames", "lines: a message is a line of text; bytes: messages are pieces of one stream "

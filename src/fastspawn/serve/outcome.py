@@ -30,6 +30,16 @@ def failed(job: Job) -> bool:
     return job.returncode != 0 or job.timed_out or job.truncated
 
 
+def stopped(job: Job) -> bool:
+    """Likewise: it was not the process that chose where its output ends.
+
+    It was killed, by the server or by somebody else, or it never ran. One that exits has said
+    what it had to say, whatever its status.
+    """
+    status = job.returncode
+    return status is None or status < 0 or job.timed_out or job.truncated
+
+
 def failure(job: Job) -> Failure:
     """The error that answers a request whose process has ``failed`` before its first byte."""
     error = job.error

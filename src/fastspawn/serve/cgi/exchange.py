@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from fastspawn.serve.outcome import failed
 from fastspawn.serve.response import (
     CHUNK_END,
     CLOSE,
@@ -93,12 +94,12 @@ class CgiExchange(GatheringExchange):
         if connection is not None:
             if self.held and self.route.delay is not None:
                 self.route.delay.discard(self)
-            if job.returncode != 0 or job.timed_out or job.truncated:
+            if self.route.gateway.spoils(job):
                 self._fail(connection, job)
             elif self.head_sent:
                 self._end_stream(connection, job.output)
             else:
-                self._answer(connection, self.held + job.output)
+                self._conclude(connection, job)
             self.connection = None
         self._log(job)
         if connection is None:
@@ -169,14 +170,18 @@ class CgiExchange(GatheringExchange):
         if self._chunks:
             connection.transport.write(LAST_CHUNK)
 
-    def _answer(self, connection: Connection, output: bytes) -> None:
-        """The script has ended well, and nothing has been sent."""
+    def _conclude(self, connection: Connection, job: Job) -> None:
+        """The script has come to its end, and nothing has been sent."""
         try:
-            body = self._reader.feed(output)
+            body = self._reader.feed(self.held + job.output)
             self._reader.end()
         except BadOutput as bad:
-            self._complain(f"{bad}; output: {self._reader.start()!r}")
-            self._send_error(connection, 502, b"the script's answer is malformed\n")
+            why = f"it exited with status {job.returncode}: {bad}" if failed(job) else str(bad)
+            self._complain(f"{why}; output: {self._reader.start()!r}")
+            if failed(job):
+                super()._fail(connection, job)
+            else:
+                self._send_error(connection, 502, b"the script's answer is malformed\n")
             return
         head = self._reader.head
         if body is None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from fastspawn.serve import outcome
 from fastspawn.serve.paths import Hole
 from fastspawn.serve.strategy import command_of
 
@@ -14,7 +15,7 @@ from .request import Refused, parse_target
 from .scripts import ScriptDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fastspawn.serve.route import Match, Route
     from fastspawn.serve.strategy import Job
@@ -49,6 +50,10 @@ class Gateway:
 
     def __init__(self, route: Route) -> None:
         config = route.config
+        self.spoils: Callable[[Job], bool] = (
+            outcome.failed if config.cgi_exit == "strict" else outcome.stopped
+        )
+        """In ``on_exit``: the way it ended makes the script's answer none, complete or not."""
         self._strategy = route.strategy
         self._directory = None if config.cgi_dir is None else ScriptDirectory(config.cgi_dir)
         root = config.document_root
