@@ -313,7 +313,7 @@ FRAGMENTS = st.sampled_from(
         b"\n",
         b"\r\n",
         b"0\r\n\r\n",
-        b"ab",
+        b"(b",  # no part of a name: the client here takes none twice
     ]
 )
 

@@ -87,6 +87,7 @@ cgroup = "/sys/fs/cgroup/x"
 no-new-privs = true
 sandbox = "env -i"
 stream-chunked = true
+cgi-exit = "strict"
 
 [[route]]
 path = "/count"
@@ -189,6 +190,7 @@ def test_every_key(tmp_path: Path) -> None:
                 no_new_privs=True,
                 sandbox=("env", "-i"),
                 stream_chunked=True,
+                cgi_exit="strict",
                 set_env=(("A", "1"), ("B", "2")),
                 **both,
             ),
@@ -247,7 +249,7 @@ def test_every_option_is_a_variable(option: options.Option, tmp_path: Path) -> N
         "route": "/a=b", "set-env": "A=1", "pass-env": "A", "fd": "9",
         "uds-mode": "660", "health-path": "/a", "ready-path": "/a",
         "metrics-path": "/a", "rlimit": "core=0", "ws-frames": "bytes", "ws-origin": "*",
-        "max-head": "8k",
+        "max-head": "8k", "cgi-exit": "strict",
         "log-format": "json", "forwarded-allow-ips": "unix",
         "subreaper": "1",
     }  # fmt: skip
