@@ -40,7 +40,6 @@ ssl-ciphers = "ALL"
 request-id = true
 forwarded-allow-ips = "10.0.0.0/8, unix"
 max-inflight-total = 12
-uds-mode = "660"
 drain-delay = "3s"
 health-path = "/-/health"
 ready-path = "/-/ready"
@@ -56,12 +55,8 @@ set-env = ["A=1", "B=2"]
 path = "/user/{name}"
 methods = ["GET", "POST"]
 command = ["show", "{name}"]
-strategy = "subprocess"
+strategy = "snapshot"
 snapshot-at = "main"
-pool-size = 2
-pool-max = 3
-pool-age = "1m"
-worker = "node 'a worker'"
 cwd = "/tmp"
 pass-env = ["AWS_*"]
 set-env = { B = "{name}", C = "x=y" }
@@ -95,6 +90,21 @@ methods = "DELETE"
 command = "ls | wc -l"
 shell = true
 clear-env = true
+
+[[route]]
+path = "/warm"
+command = "cat"
+strategy = "warm"
+pool-size = 2
+pool-max = 3
+pool-age = "1m"
+
+[[route]]
+path = "/pool"
+command = "cat"
+strategy = "pool"
+pool-size = 2
+worker = "node 'a worker'"
 
 [[route]]
 path = "/ws"
@@ -148,7 +158,6 @@ def test_every_key(tmp_path: Path) -> None:
         request_id=True,
         forwarded_allow_ips=("10.0.0.0/8", "unix"),
         max_inflight_total=12,
-        uds_mode=0o660,
         drain_delay=3,
         health_path="/-/health",
         ready_path="/-/ready",
@@ -158,12 +167,8 @@ def test_every_key(tmp_path: Path) -> None:
                 path="/user/{name}",
                 methods=("GET", "POST"),
                 command=("show", "{name}"),
-                strategy="subprocess",
+                strategy="snapshot",
                 snapshot_at="main",
-                pool_size=2,
-                pool_max=3,
-                pool_age=60.0,
-                worker=("node", "a worker"),
                 cwd="/tmp",
                 pass_env=("HOME", "AWS_*"),
                 set_env=(("A", "1"), ("B", "2"), ("B", "{name}"), ("C", "x=y")),
@@ -204,6 +209,26 @@ def test_every_key(tmp_path: Path) -> None:
                 **both,
             ),
             RouteConfig(
+                path="/warm",
+                command=("cat",),
+                strategy="warm",
+                pool_size=2,
+                pool_max=3,
+                pool_age=60.0,
+                set_env=(("A", "1"), ("B", "2")),
+                **both,
+            ),
+            RouteConfig(
+                path="/pool",
+                command=("cat",),
+                strategy="pool",
+                pool_size=2,
+                max_inflight=2,
+                worker=("node", "a worker"),
+                set_env=(("A", "1"), ("B", "2")),
+                **both,
+            ),
+            RouteConfig(
                 path="/ws",
                 command=("cat",),
                 mode="ws",
@@ -222,7 +247,7 @@ def test_every_key(tmp_path: Path) -> None:
     # exclude.
     keys = {line.split("=")[0].strip() for line in ALL.splitlines() if "=" in line}
     missing = options.OPTIONS.keys() - keys
-    assert missing == {"config", "uds", "fd", "route"}
+    assert missing == {"config", "uds", "uds-mode", "fd", "route"}
 
 
 def test_flag_before_variable_before_file(tmp_path: Path) -> None:
@@ -256,8 +281,87 @@ def test_every_option_is_a_variable(option: options.Option, tmp_path: Path) -> N
     number = "1" if option.kind == "flag" else "3"
     text = texts.get(option.name, number)
     flag = f"--{option.name}" if option.kind == "flag" else f"--{option.name}={text}"
-    more = ("--ssl-certfile", "3") if option.name.startswith("ssl-") else ()
+    more: tuple[str, ...] = ()
+    if option.need is not None:
+        needed = option.need.options[0]
+        first = option.need.values[0] if option.need.values else "3"
+        more = (f"--{needed}",) if options.OPTIONS[needed].kind == "flag" else (
+            f"--{needed}", first)  # fmt: skip
     assert parse(*more, **{option.variable: text}) == parse(*more, flag)
+
+
+NEEDS = [option for option in options.OPTIONS.values() if option.need is not None]
+VALUES = {"uds-mode": "660", "snapshot-at": "main", "cgi-exit": "strict", "ws-frames": "bytes", "ws-origin": "*",
+          "forwarded-allow-ips": "unix"}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", NEEDS, ids=lambda option: option.name)
+def test_an_option_of_which_nothing_would_come(option: options.Option, tmp_path: Path) -> None:
+    """As a flag, a variable, a key of the file and of a route."""
+    text = VALUES.get(option.name, "1")
+    flag = f"--{option.name}" if option.kind == "flag" else f"--{option.name}={text}"
+    said = rf"--{option.name} needs --{option.need and option.need.options[0]}"
+    with pytest.raises(cli.UsageError, match=said):
+        parse(flag)
+    with pytest.raises(cli.UsageError, match=said):
+        parse(**{option.variable: text})
+    value = {"flag": "true", "list": f'["{text}"]'}.get(option.kind, f'"{text}"')
+    value = "1" if option.kind == "number" else value
+    with pytest.raises(cli.UsageError, match=said):
+        parse("--config", write(tmp_path, f"{option.name} = {value}\n"))
+    if option.of_route:
+        path = write(tmp_path, f'[[route]]\npath = "/a"\ncommand = "x"\n{option.name} = {value}\n')
+        with pytest.raises(cli.UsageError, match=rf"serve.toml:1: route 1: {said}"):
+            parse("--config", path)
+    if option.kind == "flag":
+        parse(f"--no-{option.name}")
+
+
+def test_an_option_of_some_routes_may_be_said_for_all(tmp_path: Path) -> None:
+    text = 'pool-size = 3\n[[route]]\npath = "/a"\ncommand = "x"\nstrategy = "warm"\n'
+    config = parse("--config", write(tmp_path, text), "--", "echo")
+    assert [route.strategy for route in config.routes] == ["warm", "direct"]
+    with pytest.raises(cli.UsageError, match=r"--pool-max needs --strategy warm \(it is direct"):
+        parse("--pool-max", "3", "--", "echo")
+
+
+def test_what_a_directory_of_scripts_can_not_be() -> None:
+    for option in (("--mode", "raw"), ("--mode", "ws"), ("--shell",)):
+        with pytest.raises(cli.UsageError, match="--cgi-dir"):
+            parse("--cgi-dir", "/tmp", *option)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("MAX_INFLIHT", "did you mean FASTSPAWN_MAX_INFLIGHT"), ("XYZZY", "--help"),
+     ("BACKENDS", "did you mean FASTSPAWN_BACKEND"), ("", "--help")],
+)  # fmt: skip
+def test_a_variable_that_is_none_of_ours(name: str, hint: str) -> None:
+    with pytest.raises(cli.UsageError, match=f"FASTSPAWN_{name}: no such variable: .*{hint}"):
+        parse(**{f"FASTSPAWN_{name}": "3"})
+
+
+def test_a_variable_that_is_none_of_ours_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTSPAWN_MAX_INFLIHT", "3")
+    assert_refused(run("--port", "0"), "FASTSPAWN_MAX_INFLIHT: no such variable")
+
+
+def test_variables_that_others_read() -> None:
+    """The C core's, the build's, and those that Kubernetes sets for services called so."""
+    service = "FASTSPAWN_WEB"
+    for prefix in ("FASTSPAWN", service):
+        assert parse(**{
+            f"{prefix}_SERVICE_HOST": "10.0.0.7",
+            f"{prefix}_SERVICE_PORT": "80",
+            f"{prefix}_SERVICE_PORT_HTTP": "80",
+            f"{prefix}_PORT": "tcp://10.0.0.7:80",
+            f"{prefix}_PORT_80_TCP": "tcp://10.0.0.7:80",
+            f"{prefix}_PORT_80_TCP_PROTO": "tcp",
+            f"{prefix}_PORT_80_TCP_PORT": "80",
+            f"{prefix}_PORT_80_TCP_ADDR": "10.0.0.7",
+            "FASTSPAWN_BACKEND": "fork",
+            "FASTSPAWN_DEBUG": "1",
+        }) == parse()  # fmt: skip
 
 
 def test_a_place_to_listen_replaces_the_others_below(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ sets ``max_inflight`` of ``config.Config``; an option of a route sets it in ever
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -19,9 +21,36 @@ Kind = Literal["text", "number", "duration", "size", "flag", "list"]
 text. As a flag, a list is repeated; as an environment variable it has an element a line."""
 
 
+_PREFIX: Final = "FASTSPAWN_"
+_OTHERS: Final = frozenset(
+    _PREFIX + name for name in ("BACKEND", "SNAPSHOT", "SANITIZE", "COVERAGE", "DEBUG")
+)
+"""Variables that the C core, what is forked from a template, and the build read."""
+_SERVICE: Final = re.compile(
+    r".*_(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)", re.ASCII
+)
+_SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What an option is good for: ``options`` one of which must be set, to one of ``values`` if
+    there are any."""
+
+    options: tuple[str, ...]
+    values: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """For people."""
+        if self.values:
+            return f"--{self.options[0]} {' or '.join(self.values)}"
+        return " or ".join(f"--{name}" for name in self.options)
+
+
 @dataclass(frozen=True)
 class Option:
-    """``convert``: from text (of a list: from an element's), raising ValueError."""
+    """``convert``: from text (of a list: from an element's), raising ValueError. ``need``: without
+    it, nothing would come of the option."""
 
     name: str
     group: str
@@ -30,6 +59,7 @@ class Option:
     kind: Kind = "text"
     metavar: str | None = None
     of_route: bool = False
+    need: Need | None = None
 
     @property
     def field(self) -> str:
@@ -37,7 +67,7 @@ class Option:
 
     @property
     def variable(self) -> str:
-        return "FASTSPAWN_" + self.field.upper()
+        return _PREFIX + self.field.upper()
 
 
 GROUPS: Final = (
@@ -65,9 +95,16 @@ def _make() -> list[Option]:
         convert: Callable[[str], Any],
         kind: Kind = "text",
         metavar: str | None = None,
+        need: Need | None = None,
     ) -> None:
         of_route = group in ("commands", "CGI", "WebSockets", "limits", "rights")
-        made.append(Option(name, group, text, convert, kind, metavar, of_route))
+        made.append(Option(name, group, text, convert, kind, metavar, of_route, need))
+
+    def strategy(*names: str) -> Need:
+        return Need(("strategy",), names)
+
+    def mode(*names: str) -> Need:
+        return Need(("mode",), names)
 
     group = "configuration"
     add("config", "a TOML file with any of these options, and [[route]] tables; read again at "
@@ -78,20 +115,22 @@ def _make() -> list[Option]:
     add("port", "0: any that is free (default: 8001)", number(0, 65535), "number", "PORT")
     add("uds", "a Unix socket instead", values.path, "text", "PATH")
     add("uds-mode", "its permissions, such as 660 (default: by the umask)", values.mode, "text",
-        "MODE")  # fmt: skip
+        "MODE", need=Need(("uds",)))  # fmt: skip
     add("fd", "an inherited socket instead", number(0, 1 << 20), "number", "FD")
     add("backlog", "connections not yet accepted (default: 2048)", number(1), "number", "N")
 
     group = "TLS"
+    tls = Need(("ssl-certfile",))
     add("ssl-certfile", "serve HTTPS with this certificate (chain), read again at SIGHUP",
         values.path, "text", "FILE")  # fmt: skip
-    add("ssl-keyfile", "its key (default: in the same file)", values.path, "text", "FILE")
+    add("ssl-keyfile", "its key (default: in the same file)", values.path, "text", "FILE",
+        need=tls)  # fmt: skip
     add("ssl-keyfile-password", "of the key; better in FASTSPAWN_SSL_KEYFILE_PASSWORD", str,
-        "text", "TEXT")  # fmt: skip
+        "text", "TEXT", need=tls)  # fmt: skip
     add("ssl-ca-certs", "clients must have a certificate that one of these has signed",
-        values.path, "text", "FILE")  # fmt: skip
+        values.path, "text", "FILE", need=tls)  # fmt: skip
     add("ssl-ciphers", "in OpenSSL's notation, for TLS 1.2 (default: Python's)", str, "text",
-        "LIST")  # fmt: skip
+        "LIST", need=tls)  # fmt: skip
 
     group = "processes"
     add("workers", "server processes on the same port (default: 1)", number(1), "number", "N")
@@ -126,16 +165,16 @@ def _make() -> list[Option]:
         "command does to the world, for commands that are the same for every request; checkpoint: "
         "where the command asks for it; auto: there if it is a Python program, else effect where "
         "that can be, else main (default: auto)", choice("auto", "main", "effect", "checkpoint"),
-        "text", "PLACE")  # fmt: skip
+        "text", "PLACE", need=strategy("snapshot", "auto"))  # fmt: skip
     add("pool-size", "processes that strategy warm keeps ready at least (default: 1); workers of "
         "strategy pool, and so its requests at once (default: by the number of cores)",
-        number(0), "number", "N")  # fmt: skip
+        number(0), "number", "N", need=strategy("warm", "pool"))  # fmt: skip
     add("pool-max", "processes that strategy warm keeps at most, when more were needed (default: "
-        "8 or --pool-size)", number(1), "number", "N")  # fmt: skip
+        "8 or --pool-size)", number(1), "number", "N", need=strategy("warm"))  # fmt: skip
     add("pool-age", "how old they get before they are replaced unused (default: 5m)",
-        positive(duration), "duration", "TIME")  # fmt: skip
+        positive(duration), "duration", "TIME", need=strategy("warm"))  # fmt: skip
     add("worker", "for strategy pool, the command line of another worker than the built-in one",
-        values.words, "text", "'CMD ARG...'")  # fmt: skip
+        values.words, "text", "'CMD ARG...'", need=strategy("pool"))  # fmt: skip
     add("shell", "each command is one word, run by `sh -c` (default: off)", values.boolean,
         "flag")  # fmt: skip
     add("cwd", "working directory", values.directory, "text", "DIR")
@@ -155,28 +194,31 @@ def _make() -> list[Option]:
         "it has neither) at /cgi-bin/ and /htbin/, as http.server --cgi had them; no other files "
         "are served", values.path, "text", "DIR")  # fmt: skip
     add("document-root", "DOCUMENT_ROOT, and what PATH_TRANSLATED begins with (default: that of "
-        "--cgi-dir)", values.path, "text", "DIR")  # fmt: skip
+        "--cgi-dir)", values.path, "text", "DIR", need=mode("cgi", "ws"))  # fmt: skip
     add("pass-authorization", "let scripts see Authorization and Proxy-Authorization (default: "
-        "off)", values.boolean, "flag")  # fmt: skip
+        "off)", values.boolean, "flag", need=mode("cgi", "ws"))  # fmt: skip
     add("buffer-body", "how much of a chunked request is kept until its end, which tells "
-        "CONTENT_LENGTH; more get 413 (default: 64M)", limit(size), "size", "SIZE")  # fmt: skip
+        "CONTENT_LENGTH; more get 413 (default: 64M)", limit(size), "size", "SIZE",
+        need=mode("cgi"))  # fmt: skip
     add("stream-chunked", "hand on a chunked request as it comes, without CONTENT_LENGTH "
-        "(default: off)", values.boolean, "flag")  # fmt: skip
+        "(default: off)", values.boolean, "flag", need=mode("cgi"))  # fmt: skip
     add("cgi-exit", "lenient: a complete answer is one whatever the script's exit status; strict: "
         "another than 0 makes it an error (default: lenient)", choice("lenient", "strict"), "text",
-        "HOW")  # fmt: skip
+        "HOW", need=mode("cgi"))  # fmt: skip
 
     group = "WebSockets"
     add("ws-frames", "lines: a message is a line of text; bytes: messages are pieces of one stream "
-        "each way (default: lines)", choice("lines", "bytes"), "text", "WHAT")  # fmt: skip
+        "each way (default: lines)", choice("lines", "bytes"), "text", "WHAT",
+        need=mode("ws"))  # fmt: skip
     add("ws-origin", "a site whose pages may open one, besides this host's own; '*': any; may be "
-        "repeated", values.origin, "list", "SCHEME://HOST")  # fmt: skip
+        "repeated", values.origin, "list", "SCHEME://HOST", need=mode("ws"))  # fmt: skip
     add("ws-subprotocol", "what the command speaks, for clients that ask; may be repeated",
-        values.token, "list", "NAME")  # fmt: skip
+        values.token, "list", "NAME", need=mode("ws"))  # fmt: skip
     add("ws-max-message", "bytes of a client's message; more close it with 1009 (default: 1M)",
-        limit(positive(size)), "size", "SIZE")  # fmt: skip
+        limit(positive(size)), "size", "SIZE", need=mode("ws"))  # fmt: skip
     add("ws-ping", "a client that is silent so long is pinged, and cut off if it stays so "
-        "(default: 30s)", limit(positive(duration)), "duration", "TIME")  # fmt: skip
+        "(default: 30s)", limit(positive(duration)), "duration", "TIME",
+        need=mode("ws"))  # fmt: skip
 
     group = "limits"
     add("max-inflight", "processes at once (default: 256)", number(1), "number", "N")
@@ -241,7 +283,7 @@ def _make() -> list[Option]:
         "for the log and for scripts (default: off)", values.boolean, "flag")  # fmt: skip
     add("forwarded-allow-ips", "who is trusted with these: addresses and networks with commas, "
         "unix (a Unix socket's clients) or * (default: 127.0.0.0/8,::1,unix)", values.sources,
-        "text", "ADDRESSES")  # fmt: skip
+        "text", "ADDRESSES", need=Need(("proxy-headers", "request-id")))  # fmt: skip
     return made
 
 
@@ -251,18 +293,42 @@ OPTIONS: Final = {option.name: option for option in _make()}
 def from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
     """The options that are set by environment variables, by field.
 
-    Raises ValueError, which names the variable.
+    Raises ValueError, which names the variable, also for one that would be an option's but for its
+    spelling.
     """
     given: dict[str, Any] = {}
-    for option in OPTIONS.values():
-        text = environ.get(option.variable)
-        if text is None:
+    known = {option.variable: option for option in OPTIONS.values()}
+    for variable, text in environ.items():
+        if not variable.startswith(_PREFIX) or variable in _OTHERS:
             continue
+        if _is_service(variable, text):
+            continue
+        option = known.get(variable)
+        if option is None:
+            raise ValueError(f"{variable}: no such variable: {_hint(variable)}")
         try:
             if option.kind == "list":
                 given[option.field] = [option.convert(line) for line in text.splitlines() if line]
             else:
                 given[option.field] = option.convert(text)
         except ValueError as error:
-            raise ValueError(f"{option.variable}: {error}") from error
+            raise ValueError(f"{variable}: {error}") from error
     return given
+
+
+def _hint(variable: str) -> str:
+    names = [
+        each.removeprefix(_PREFIX) for each in (*_OTHERS, *(o.variable for o in OPTIONS.values()))
+    ]
+    close = difflib.get_close_matches(variable.removeprefix(_PREFIX), names, 1)
+    return f"did you mean {_PREFIX}{close[0]}?" if close else "see --help for those there are"
+
+
+def _is_service(variable: str, text: str) -> bool:
+    """Kubernetes tells each container of a pod about the services around it: of one that is called
+    fastspawn (or fastspawn-x) in such variables, FASTSPAWN_PORT=tcp://10.0.0.7:80 among them.
+    See "Accessing the Service" in its documentation, and enableServiceLinks.
+    """
+    if variable.endswith("_PORT") and _SERVICE_URL.match(text):
+        return True
+    return _SERVICE.fullmatch(variable) is not None

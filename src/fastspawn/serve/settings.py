@@ -8,7 +8,7 @@ the whole server counts for each route that does not say otherwise; the lists (`
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Final
@@ -83,6 +83,8 @@ def _one_place(level: Mapping[str, Any], prefix: str, merged: dict[str, Any]) ->
         for way in _PLACES:
             if way not in ways and not (way in tcp and ways[0] in tcp):
                 merged.pop(way, None)
+        if "uds" not in ways:
+            merged.pop("uds_mode", None)
 
 
 def _config(merged: dict[str, Any]) -> Config:
@@ -99,17 +101,22 @@ def _config(merged: dict[str, Any]) -> Config:
                             ("cgi_dir", common.pop("cgi_dir", None)))
         if value is not None
     }  # fmt: skip
+    if not given and "cgi_dir" in rest:
+        # They can be about nothing else.
+        rest |= {name: common[name] for name in ("mode", "shell") if name in common}
     if rest or not given:
         given = [*given, rest]
     routes = tuple(make_route(common, each) for each in given)
     _add_up(routes)
+    for option in options.OPTIONS.values():
+        if option.of_route:
+            _check_need(option, common, routes)
+        else:
+            _check_need(option, merged, [merged])
     if merged.get("subreaper") and any(route.strategy == "subprocess" for route in routes):
         raise SettingsError("--subreaper can't be with --strategy subprocess")
     merged["loop"] = _loop(merged.get("loop", "auto"))
     _own_paths(merged)
-    for name in tls.FIELDS:
-        if name in merged and "ssl_certfile" not in merged:
-            raise SettingsError(f"--{name} needs --ssl-certfile".replace("_", "-"))
     if merged.get("metrics_path") is not None and find_spec("prometheus_client") is None:
         raise SettingsError(
             "--metrics-path needs prometheus-client: pip install 'fastspawn[metrics]'"
@@ -124,6 +131,10 @@ def make_route(common: Mapping[str, Any], own: Mapping[str, Any]) -> RouteConfig
     if "cgi_dir" in fields:
         if "command" in fields:
             raise SettingsError(f"{where or ''}a command and --cgi-dir exclude each other")
+        if own.get("mode", "cgi") != "cgi":
+            raise SettingsError(f"{where or ''}--cgi-dir is mode cgi, not {own['mode']}")
+        if own.get("shell"):
+            raise SettingsError(f"{where or ''}--shell is for a command, not --cgi-dir")
         fields["mode"] = "cgi"
         if fields.get("strategy") == "snapshot":
             raise SettingsError(
@@ -141,6 +152,8 @@ def make_route(common: Mapping[str, Any], own: Mapping[str, Any]) -> RouteConfig
         place = where or (f"route {own['path']}: " if "path" in own else "")
         raise SettingsError(f"{place}command: {error}") from error
     try:
+        for option in options.OPTIONS.values():
+            _check_need(option, own, [route])
         if route.pool_max is not None and (route.pool_size or 0) > route.pool_max:
             raise ValueError("--pool-size is more than --pool-max")
         if route.strategy == "pool":
@@ -158,6 +171,31 @@ def make_route(common: Mapping[str, Any], own: Mapping[str, Any]) -> RouteConfig
         place = where or ("" if route.path == paths.ANY_PATH else f"{title(route)}: ")
         raise SettingsError(f"{place}{error}") from error
     return route
+
+
+def _check_need(
+    option: options.Option,
+    given: Mapping[str, Any],
+    places: Sequence[RouteConfig | Mapping[str, Any]],
+) -> None:
+    """Refuse an option of ``given`` of which nothing would come in any of ``places``. Raises
+    SettingsError."""
+    need = option.need
+    if need is None or given.get(option.field, False) is False:
+        return
+    if any(_has(need, place) for place in places):
+        return
+    text = f"--{option.name} needs {need}"
+    if need.values:
+        # The default, perhaps: it is not to be seen among what was given.
+        text += f" (it is {', '.join(sorted({getattr(each, need.options[0]) for each in places}))})"
+    raise SettingsError(text)
+
+
+def _has(need: options.Need, place: RouteConfig | Mapping[str, Any]) -> bool:
+    if isinstance(place, Mapping):
+        return any(place.get(name.replace("-", "_")) for name in need.options)
+    return getattr(place, need.options[0]) in need.values
 
 
 def _fit_pool(route: RouteConfig) -> RouteConfig:
