@@ -44,6 +44,14 @@ def refuse(why: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def show(text: str) -> None:
+    """On stdout."""
+    from fastspawn._stdout import printing
+
+    with printing("python -m fastspawn"):
+        sys.stdout.write(text)
+
+
 def set_path(first: str) -> None:
     """sys.path[0], unless python was told to have none (-P, -I)."""
     if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
@@ -133,11 +141,11 @@ def main() -> None:
     if not args:
         refuse("nothing to do")
     if args[0] in ("-h", "--help"):
-        sys.stdout.write(HELP)
+        show(HELP)
     elif args[0] in ("-V", "--version"):
-        sys.stdout.write(f"fastspawn {fastspawn.__version__}\n")
+        show(f"fastspawn {fastspawn.__version__}\n")
     elif args[0] == "--include":
-        sys.stdout.write(f"{fastspawn.get_include()}\n")
+        show(f"{fastspawn.get_include()}\n")
     elif args[0] != "--install":
         refuse(f"unknown option: {args[0]}" if args[0].startswith("-") else "--install is missing")
     elif len(args) == 1:

@@ -7,8 +7,11 @@ run for good where only a template was meant to start.
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import stat
 import struct
+import subprocess
 import sys
 from typing import Final
 
@@ -108,6 +111,62 @@ def why_not_template(path: str) -> str | None:
             return f"{path} names no interpreter"
         path = os.fsdecode(found[0])
     return f"{path} is a script of too many scripts"
+
+
+def why_no_checkpoint(path: str, search: str | None = None) -> str | None:
+    """Why this program can never ask for a checkpoint; None: perhaps it can.
+
+    The function is in the preloaded object, and found there by name: by a program, or a library of
+    it, that calls dlsym(3), or loads what does (dlopen(3)), as the interpreters of Python, Ruby,
+    Perl and Node do. ``search``: the PATH for a script's ``#!/usr/bin/env NAME``. Runs the dynamic
+    linker, to learn which libraries there are.
+    """
+    try:
+        path, data = _behind_scripts(path, search)
+        if data[:4] != b"\x7fELF" or _may_look_up(path, _Elf(data)):
+            return None
+    except (OSError, struct.error, subprocess.SubprocessError):
+        return None
+    return f"{path} cannot call it: neither it nor a library of it looks up functions by name"
+
+
+def _behind_scripts(path: str, search: str | None) -> tuple[str, bytes]:
+    """The program that runs a script, and what is in its file."""
+    data = _read(path)
+    for _ in range(_MAX_SCRIPTS):
+        found = shebang(data[:256])
+        if found is None:
+            break
+        name = interpreter_by_env(path)
+        path = os.fsdecode(found[0]) if name is None else shutil.which(name, path=search) or path
+        data = _read(path)
+    return path, data
+
+
+def _may_look_up(path: str, elf: _Elf) -> bool:
+    if elf.interpreter is None:
+        return True  # no template at all, for which there is another message
+    libraries = map(_names, _libraries(elf.interpreter, path))
+    return any(each in names for names in (elf.names(), *libraries) for each in _REACH)
+
+
+_REACH: Final = (b"dlsym\0", b"dlopen\0", b"fastspawn_checkpoint\0")
+"""Ends of names: a linker lets a string share the end of a longer one (uv_dlsym)."""
+_LIBC: Final = re.compile(r"(ld-linux.*|lib(c|m|dl|pthread|rt|resolv|util|anl|mvec))\.so\b.*")
+"""glibc's own, which have these functions for others."""
+
+
+def _names(path: str) -> bytes:
+    return _Elf(_read(path)).names()
+
+
+def _libraries(linker: bytes, path: str) -> list[str]:
+    done = subprocess.run(
+        [linker, "--list", path], stdin=subprocess.DEVNULL, capture_output=True, check=True,
+        text=True, timeout=10,
+    )  # fmt: skip
+    files = re.findall(r" => (/.*) \(0x", done.stdout)
+    return [file for file in files if not _LIBC.fullmatch(os.path.basename(file))]
 
 
 def interpreter_by_env(path: str) -> str | None:

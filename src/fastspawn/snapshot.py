@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from fastspawn._program import why_not_template
+from fastspawn._stdout import printing
 from fastspawn._syscalls import stop_of
 from fastspawn.command import Command
 from fastspawn.engine import Engine
@@ -115,6 +116,11 @@ def _say(text: str = "") -> None:
     print(text)  # noqa: T201
 
 
+def _complain(text: str, status: int) -> int:
+    print(f"fastspawn.snapshot: {text}", file=sys.stderr)  # noqa: T201
+    return status
+
+
 def _say_files(title: str, paths: list[str]) -> None:
     _say(f"{title} ({len(paths)}):")
     for path in paths:
@@ -124,8 +130,7 @@ def _say_files(title: str, paths: list[str]) -> None:
 def _explain(argv: list[str], rounds: int, timeout: float) -> int:
     path = shutil.which(argv[0])
     if path is None:
-        _say(f"fastspawn.snapshot: {argv[0]}: no such program")
-        return 2
+        return _complain(f"{argv[0]}: no such program", 2)
     reason = why_not_template(path)
     if reason is not None:
         _say(f"no template: {reason}")
@@ -167,12 +172,14 @@ def main(args: Sequence[str] | None = None) -> int:
         "--timeout", type=float, default=5.0, metavar="SECONDS", help="to its stop (default: 5)"
     )
     explain.add_argument("argv", nargs="+", metavar="CMD", help="the program and its arguments")
-    options = parser.parse_args(args)
-    try:
-        return _explain(options.argv, options.rounds, options.timeout)
-    except (OSError, TemplateError) as error:
-        _say(f"fastspawn.snapshot: {error}")
-        return 1
+    with printing("fastspawn.snapshot"):
+        options = parser.parse_args(args)
+        try:
+            return _explain(options.argv, options.rounds, options.timeout)
+        except BrokenPipeError:
+            raise
+        except (OSError, TemplateError) as error:
+            return _complain(str(error), 1)
 
 
 if __name__ == "__main__":

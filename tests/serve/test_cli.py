@@ -217,6 +217,39 @@ if sys.platform == "linux":
         assert_refused(run("--port", "0", "--", program), "its dynamic linker /no/such")
 
 
+# No directory for temporary files: none that Python looks at can be written a byte into.
+NO_ROOM = ("sh", "-c", 'ulimit -f 0; trap "" XFSZ; exec "$@"', "sh")
+
+
+@pytest.mark.parametrize("workers", [[], ["--workers", "2"]], ids=["one", "workers"])
+def test_chunked_bodies_that_could_not_be_kept(workers: list[str]) -> None:
+    args = ["--port", "0", *workers, "--mode", "cgi", "--", "echo"]
+    done = subprocess.run(
+        [*NO_ROOM, sys.executable, "-m", "fastspawn.serve", *args],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert_refused(done, "--mode cgi keeps chunked bodies in a temporary file: ", "TMPDIR")
+
+
+@pytest.mark.parametrize("option", ["--stream-chunked", "--buffer-body=256k", "--mode=raw"])
+def test_chunked_bodies_that_need_no_file(option: str, tmp_path: Path) -> None:
+    mode = () if option == "--mode=raw" else ("--mode", "cgi")
+    args = ["--port", "0", *mode, option, "--", "echo"]
+    read, write = os.pipe()
+    with subprocess.Popen(
+        [*NO_ROOM, sys.executable, "-m", "fastspawn.serve", *args], stderr=write
+    ) as server:
+        os.close(write)
+        with open(read, encoding="utf-8") as errors:
+            line = errors.readline()
+            server.terminate()
+    assert " serving `echo` on " in line
+
+
 def test_help_and_version() -> None:
     result = run("--help")
     assert result.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from fastspawn._program import why_no_checkpoint
 from serve.harness import Server, poll
+from serve.test_cli import assert_refused, run
 from support import LINUX
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
@@ -40,7 +43,37 @@ def test_why_there_is_no_template_at_a_checkpoint(start: Serve, loop: str) -> No
     assert server.errors().count(said) == 1
 
 
-@pytest.mark.parametrize("place", ["main", "checkpoint", "auto", "effect"])
+@pytest.mark.parametrize("strategy", ["snapshot", "auto"])
+@pytest.mark.parametrize("command", [["sort"], ["sh", "-c", "exec true"], ["script"]], ids=str)
+def test_checkpoint_of_a_program_that_cannot_call_it(
+    command: list[str], strategy: str, tmp_path: Path
+) -> None:
+    (tmp_path / "script").write_text("#!/usr/bin/env sh\n")
+    (tmp_path / "script").chmod(0o755)
+    path = f"PATH={tmp_path}:{os.environ['PATH']}"
+    options = ("--strategy", strategy, "--snapshot-at", "checkpoint", "--set-env", path)
+    assert_refused(
+        run("--port", "0", *options, "--", *command),
+        "--snapshot-at checkpoint is where a program calls checkpoint(): ",
+        "cannot call it: neither it nor a library of it looks up functions by name",
+    )
+
+
+def test_programs_that_may_call_checkpoint(tmp_path: Path) -> None:
+    """Interpreters, and scripts for them; what is not there is not asked for here."""
+    script = tmp_path / "script"
+    for name in ("python3", "perl", "ruby", "node", "php", "lua", "bash"):
+        found = shutil.which(name)
+        if found is None:
+            continue
+        for line in (found, f"/usr/bin/env {name}"):
+            script.write_text(f"#!{line}\n")
+            script.chmod(0o755)
+            assert why_no_checkpoint(str(script)) is None, line
+        assert why_no_checkpoint(found) is None
+
+
+@pytest.mark.parametrize("place", ["main", "auto", "effect"])
 def test_any_place_will_do_for_any_program(start: Serve, loop: str, place: str) -> None:
     server = start("--strategy", "snapshot", "--snapshot-at", place, "--loop", loop)
     with server.connect() as client:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastspawn import Command, TemplateError
 from fastspawn.serve.admission import Admission
+from fastspawn.serve.cgi import spool
 from fastspawn.serve.config import RouteConfig
 from fastspawn.serve.configfile import value_of
 from fastspawn.serve.options import OPTIONS
@@ -181,7 +182,10 @@ class _Host:
         await asyncio.shield(self._starting)
 
     async def _start(self) -> None:
+        config = self.route.config
         try:
+            if config.mode == "cgi" and not config.stream_chunked:
+                spool.check(config.buffer_body)
             await self._strategy.start()
         except BaseException:
             await self._end()

@@ -17,8 +17,11 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from fastspawn import _core
 from fastspawn._executable import why_not_executed
+from fastspawn._program import why_no_checkpoint
+from fastspawn._stdout import printing
 
 from . import identity, listen, rights, server, settings, systemd, tls, workers
+from .cgi import spool
 from .cgi.scripts import ScriptDirectory
 from .config import Config, RouteConfig
 from .filling import Filling
@@ -84,7 +87,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Confi
     """
     parser = _parser()
     options, command = _split(parser, list(argv))
-    values, unknown = parser.parse_known_args(options)
+    with printing("fastspawn"):  # --help, --version
+        values, unknown = parser.parse_known_args(options)
     if unknown:
         _refuse_unknown(parser, unknown[0])
     flags = vars(values)
@@ -132,6 +136,13 @@ def check(config: Config) -> None:
         why = why_not_executed(path, route.cwd, filling.env.get("PATH"))
         if why is not None:
             raise UsageError(f"{where}cannot run {command[0]}: {why}")
+        if route.snapshot_at == "checkpoint":
+            path = os.path.join(route.cwd or "", path)
+            why = why_no_checkpoint(path, filling.env.get("PATH"))
+            if why is not None:
+                raise UsageError(
+                    f"{where}--snapshot-at checkpoint is where a program calls checkpoint(): {why}"
+                )
 
 
 def check_rights(config: Config) -> None:
@@ -142,8 +153,22 @@ def check_rights(config: Config) -> None:
         for route in config.routes:
             title = "" if len(config.routes) == 1 else f"{settings.title(route)}: "
             rights.check(route)
+            _check_spool(route)
     except rights.RightsError as error:
         raise UsageError(f"{title}{error}") from error
+
+
+def _check_spool(route: RouteConfig) -> None:
+    """That a chunked body can be kept until its end."""
+    if route.mode != "cgi" or route.stream_chunked:
+        return
+    try:
+        spool.check(route.buffer_body)
+    except OSError as error:
+        raise rights.RightsError(
+            f"--mode cgi keeps chunked bodies in a temporary file: {error.strerror}: "
+            f"set TMPDIR, or --stream-chunked, or a --buffer-body of at most {spool.MEMORY >> 10}k"
+        ) from error
 
 
 def _drop_rights(config: Config) -> None:

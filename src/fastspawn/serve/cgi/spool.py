@@ -34,10 +34,7 @@ class Spool:
             self._pieces.append(data)
             return
         if self._file is None:
-            # Without a name: nobody else finds it, and it goes with its descriptor.
-            import tempfile
-
-            self._file = tempfile.TemporaryFile(buffering=0, prefix="fastspawn-")  # noqa: SIM115
+            self._file = _open()
             self._pieces.append(data)
             data = b"".join(self._pieces)
             self._pieces.clear()
@@ -64,3 +61,18 @@ class Spool:
         self._pieces.clear()
         if self._file is not None:
             self._file.close()
+
+
+def check(limit: int | None) -> None:
+    """That a body of at most so many bytes could be kept. Raises what ``Spool.write`` would."""
+    if limit is not None and limit <= MEMORY:
+        return
+    with _open() as file:
+        file.write(b"x")
+
+
+def _open() -> BinaryIO:
+    """Without a name: nobody else finds it, and it goes with its descriptor."""
+    import tempfile
+
+    return tempfile.TemporaryFile(buffering=0, prefix="fastspawn-")
