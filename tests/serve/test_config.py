@@ -291,7 +291,8 @@ def test_every_option_is_a_variable(option: options.Option, tmp_path: Path) -> N
 
 
 NEEDS = [option for option in options.OPTIONS.values() if option.need is not None]
-VALUES = {"uds-mode": "660", "snapshot-at": "main", "cgi-exit": "strict", "ws-frames": "bytes", "ws-origin": "*",
+VALUES = {"uds-mode": "660", "snapshot-at": "main", "cgi-exit": "strict",
+          "ws-frames": "bytes", "ws-origin": "*",
           "forwarded-allow-ips": "unix"}  # fmt: skip
 
 
