@@ -32,6 +32,7 @@ case $PATH_INFO in
 */elsewhere) printf 'Location: /other\n\n';;
 */around) printf 'Location: /sub/dir/around\n\n';;
 */bad) echo 'no header';;
+*/odd) printf '<!--: spam\nContent-Type: text/x-a\nX-CGI-A: b\n\nall of it';;
 */short) printf 'Content-Type: text/plain\nContent-Length: 100\n\nshort';;
 */fail) exit 3;;
 */killed) kill -9 $$;;
@@ -114,6 +115,9 @@ def test_cgi(serve: Serve, kind: str) -> None:
     assert found["elsewhere"].fields["location"] == "/other"
     assert b"status 3" in found["fail"].body
     assert b"signal 9" in found["killed"].body
+
+    odd = server.get("/sub/dir/odd")
+    assert (odd.status, odd.fields["x-cgi-a"], odd.body) == (200, "b", b"all of it")
 
     env = dict(
         line.split("=", 1)

@@ -280,12 +280,12 @@ def test_bad_output(cgi: Serve) -> None:
             b"Status: 100\n\n",
             b"Status: 99999\n\n",
             b"Content-Type: a/b\nX: a\rY: b\n\n",
-            b"Content-Type: a/b\nX Y: z\n\n",
-            b"Content-Type: a/b\n folded\n\n",
             b"Content-Type: a/b\nX: \0\n\n",
+            b"<!DOCTYPE html>\n<p>Set-Cookie: a=b\n\nbody",
             b"Content-Type: a/b\nTransfer-Encoding: chunked\n\n0\r\n\r\n",
-            b"Content-Type: a/b\nContent-Length: 3\nContent-Length: 3\n\nabc",
-            b"HTTP/1.1 200 OK\r\nContent-Type: a/b\r\n\r\n",
+            b"Content-Type: a/b\nContent-Length: 3\nContent-Length: 4\n\nabc",
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Type: a/b\r\n\r\n",
+            b"HTTP/2 200\r\nContent-Type: a/b\r\n\r\n",
         ):
             client.post(output)
             answer = client.read()
@@ -296,6 +296,39 @@ def test_bad_output(cgi: Serve) -> None:
         client.post(b"Status: 200\n\nfine")
         assert client.read().body == b"fine"
     assert "fastspawn: cgi: POST /: not a Status: '99999'; output: b'Status" in server.errors()
+
+
+def test_odd_lines_in_a_header(cgi: Serve) -> None:
+    """They are left out, and the operator is told; what is left is the answer."""
+    server = cgi('cat; [ "$CONTENT_TYPE" = quick ] || sleep 0.05')
+    odd = (
+        b"<!--: spam\n",
+        b"Use of uninitialized value at x.pl line 3.\n",
+        b"a\rSet-Cookie: b=c\n",
+        b" Set-Cookie: b=c\n",
+        b"(\n Set-Cookie: b=c\n",
+        b"Content-Length: many\n",
+        b"Content-Type: a/b\n",
+    )
+    with server.connect() as client:
+        for line in odd:
+            for how in ("quick", "slow"):
+                client.post(line + b"Content-Type: a/b\nX-CGI-Y: z\n\nbody", f"Content-Type: {how}")
+                answer = client.read()
+                assert (answer.status, answer.body) == (200, b"body")
+                assert answer.fields.keys() - {"server", "date", "transfer-encoding"} <= {
+                    "content-type", "x-cgi-y", "content-length"
+                }  # fmt: skip
+                assert (answer.fields["content-type"], answer.fields["x-cgi-y"]) == ("a/b", "z")
+        client.post(b"HTTP/1.1 404 Gone fishing\r\nContent-Type : a/b\r\nX: 1\n 2\n\nbody")
+        answer = client.read()
+        assert (answer.status, answer.fields["x"], answer.body) == (404, "1 2", b"body")
+    complaints = server.errors().splitlines()[1:]
+    assert len(complaints) == 2 * len(odd)
+    start = "fastspawn: cgi: POST /: dropped from the header: "
+    assert complaints[0] == f"{start}'<!--: spam' (not a header field)"
+    assert complaints[4] == f"{start}'a\\rSet-Cookie: b=c' (not a header field)"
+    assert complaints[8] == f"{start}'(' (not a header field), and 1 more"
 
 
 FRAGMENTS = st.sampled_from(
@@ -309,6 +342,9 @@ FRAGMENTS = st.sampled_from(
         b"Transfer-Encoding: chunked\n",
         b"Connection: keep-alive\n",
         b"X: y\rSet-Cookie: z\n",
+        b"x\rSet-Cookie: z\n",
+        b" Set-Cookie: z\n",
+        b"\rSet-Cookie: z\n",
         b"HTTP/1.1 200 OK\r\n",
         b"\n",
         b"\r\n",
@@ -334,6 +370,7 @@ def test_whatever_a_script_writes_is_one_answer(one: Serve) -> None:
             assert re.fullmatch(
                 rb"HTTP/1\.1 [2-5]\d\d [ -~]*\r\n([-A-Za-z]+: [ -~]+\r\n)+\r\n", raw
             )
+            assert b"\nSet-Cookie" not in raw.title()
             client.buffer = raw + client.buffer
             answer = client.read(head=head or b" 204 " in raw)
             if answer.complete:
@@ -346,7 +383,7 @@ def test_whatever_a_script_writes_is_one_answer(one: Serve) -> None:
 
 def test_bad_output_of_a_script_that_lives_on(cgi: Serve, tmp_path: Path) -> None:
     held = tmp_path / "pid"
-    server = cgi("echo $$ > $1.new; mv $1.new $1; echo not a field; exec sleep 60", held)
+    server = cgi("echo $$ > $1.new; mv $1.new $1; printf 'X: \\033\\n'; exec sleep 60", held)
     with server.connect() as client:
         client.get()
         assert client.read().status == 502

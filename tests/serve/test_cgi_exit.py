@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,24 @@ open(my $file, '<', '/nonexistent/file') or die "no file: $!";
 """
 
 
+CGITB = f"""#!{sys.executable} -Wignore
+import cgitb
+cgitb.enable()
+open("/nonexistent/file")
+"""
+
+# The same where Python has no cgitb (3.13 and later): so begins its page.
+LIKE_CGITB = f"""#!{sys.executable}
+import sys
+def show(kind, value, trace):
+    print("<!--: spam\\nContent-Type: text/html\\n")
+    print('<body bgcolor="#f0f0f8"><font color="#f0f0f8" size="-5"> -->')
+    print("<p>", kind.__name__, value, "</p>")
+sys.excepthook = show
+open("/nonexistent/file")
+"""
+
+
 def install(path: Path, text: str) -> str:
     path.write_text(text)
     path.chmod(0o755)
@@ -260,6 +279,19 @@ def test_perl(any_way: Serve, tmp_path: Path) -> None:
 def test_cgi_carp(any_way: Serve, tmp_path: Path) -> None:
     server = any_way("--mode", "cgi", command=(install(tmp_path / "page", CARP),))
     whole(server, "/", 500, b"<h1>Software error:</h1>", b"no file: No such file", b"</p>\n")
+
+
+@pytest.mark.skipif(find_spec("cgitb") is None, reason="no cgitb in this Python")
+def test_cgitb(any_way: Serve, tmp_path: Path) -> None:
+    server = any_way("--mode", "cgi", command=(install(tmp_path / "page", CGITB),))
+    whole(server, "/", 200, b"FileNotFoundError", b"/nonexistent/file", b"\n</pre>\n")
+    assert server.errors().count("dropped from the header: '<!--: spam'") == 2
+
+
+def test_like_cgitb(any_way: Serve, tmp_path: Path) -> None:
+    server = any_way("--mode", "cgi", command=(install(tmp_path / "page", LIKE_CGITB),))
+    whole(server, "/", 200, b"FileNotFoundError", b"/nonexistent/file", b"</p>\n")
+    assert server.errors().count("dropped from the header: '<!--: spam'") == 2
 
 
 GITWEB = Path("/usr/share/gitweb/gitweb.cgi")

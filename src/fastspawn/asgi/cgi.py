@@ -221,6 +221,8 @@ class CgiExchange(Exchange):
         await self._body(b"", last=True)
 
     async def _pass_on(self, length: int | None) -> None:
+        if dropped := self._reader.dropped:
+            self._warn(dropped)
         head = self._reader.head
         if head.status == 204:
             length = None

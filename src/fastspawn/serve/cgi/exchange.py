@@ -128,6 +128,7 @@ class CgiExchange(GatheringExchange):
             self._send(connection, body)
 
     def _start_stream(self, connection: Connection, data: bytes) -> None:
+        self._tell_dropped()
         head = self._reader.head
         self.status = head.status
         self.head_sent = True
@@ -183,6 +184,7 @@ class CgiExchange(GatheringExchange):
             else:
                 self._send_error(connection, 502, b"the script's answer is malformed\n")
             return
+        self._tell_dropped()
         head = self._reader.head
         if body is None:
             assert head.local is not None
@@ -250,6 +252,10 @@ class CgiExchange(GatheringExchange):
         head = self._reader.head
         if not self.head_only and not head.bodyless:
             connection.cut(reset=not self._chunks and head.length is None)
+
+    def _tell_dropped(self) -> None:
+        if dropped := self._reader.dropped:
+            self._complain(dropped)
 
     def _check_excess(self) -> None:
         if self._reader.excess:

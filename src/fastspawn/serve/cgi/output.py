@@ -2,8 +2,17 @@
 
 ``Reader`` is all that an answer is made from; ``HeadParser`` and ``Body`` are its two halves.
 
-RFC 3875 section 6, strictly: a header block that is not one, or that would let somebody else
-write our answer, is an error (BadOutput, which becomes a 502) and not a guess.
+RFC 3875 section 6, and what real programs make of it:
+
+- a line that is no field at all (a warning, the ``<!--: spam`` of Python's cgitb) is dropped, as
+  Go and lighttpd do, and so is a field that says again what was said, or a length that is none.
+  ``Reader.dropped`` tells the operator. Nothing of such a line reaches a client;
+- blanks before a colon are taken away and a folded line is joined, as RFC 9112 sections 5.1 and
+  5.2 ask of a gateway;
+- what would let somebody else write our answer, or would make another answer of it (a control
+  character in a field's value, a Transfer-Encoding, two Status or Content-Length that differ) is
+  an error (BadOutput, which becomes a 502) and not a guess: RFC 9110 section 5.5. A field that
+  restricts what a client may do must not be lost because somebody got a NUL into it.
 """
 
 from __future__ import annotations
@@ -20,7 +29,8 @@ _SHOWN: Final = 60
 _START: Final = 1024
 """Bytes of an output that failed, in the log."""
 
-_FIELD: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\t -~\x80-\xff]*)", re.DOTALL)
+_NAME: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:[ \t]*")
+_VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")
 _STATUS: Final = re.compile(rb"([2-5]\d\d)(?: ([\t -~\x80-\xff]*))?", re.DOTALL)
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: [\t -~\x80-\xff]*)?", re.DOTALL)
 _LENGTH: Final = re.compile(rb"\d{1,18}")
@@ -38,6 +48,25 @@ _REASONS: Final = {status.value: status.phrase.encode("ascii") for status in HTT
 
 class BadOutput(Exception):
     """What is wrong with a script's output, in one line."""
+
+
+class Dropped:
+    """Lines of a header block that were left out."""
+
+    __slots__ = ("_count", "_first")
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._first = ""
+
+    def add(self, what: str, line: bytes) -> None:
+        self._first = self._first or f"{_shown(line)} ({what})"
+        self._count += 1
+
+    def __str__(self) -> str:
+        """In one line; empty: there are none."""
+        more = f", and {self._count - 1} more" if self._count > 1 else ""
+        return f"dropped from the header: {self._first}{more}" if self._count else ""
 
 
 @dataclass
@@ -68,10 +97,11 @@ class HeadParser:
     How the output is cut into pieces makes no difference. After BadOutput it is of no use.
     """
 
-    __slots__ = ("_buffer", "_fields", "_limit", "_lines", "_seen", "_used", "head")
+    __slots__ = ("_buffer", "_fields", "_joins", "_limit", "_seen", "_used", "dropped", "head")
 
     def __init__(self, limit: int = MAX_HEAD) -> None:
         self.head: Head | None = None
+        self.dropped = Dropped()
         self._limit = limit
         self._buffer = bytearray()
         self._used = 0
@@ -80,6 +110,8 @@ class HeadParser:
         """Bytes of the buffer in which there is no line's end."""
         self._fields: list[tuple[bytes, bytes, bytes]] = []
         """Name, name in lower case, value."""
+        self._joins = False
+        """A folded line would go on with the last of these, and not with a line that is dropped."""
 
     @property
     def pending(self) -> bytes:
@@ -115,14 +147,28 @@ class HeadParser:
     def _line(self, line: bytes) -> bool:
         """Is the header block complete with this line?"""
         if not line:
-            self.head = _head_of(self._fields)
+            self.head = _head_of(self._fields, self.dropped)
             return True
-        found = _FIELD.fullmatch(line)
-        if found is None:
-            raise BadOutput(f"not a header field: {_shown(line)}")
-        name, value = found.groups()
-        self._fields.append((name, name.lower(), value.rstrip(b" \t")))
+        fields = self._fields
+        if line[0] in b" \t" and self._joins:
+            name, lower, before = fields[-1]
+            fields[-1] = name, lower, (before + b" " + _value(line, 0)).strip(b" ")
+            return False
+        found = _NAME.match(line)
+        self._joins = found is not None
+        if found is not None:
+            fields.append((found[1], found[1].lower(), _value(line, found.end())))
+        elif line.startswith(b"HTTP/"):
+            fields.append((b"Status", b"status", self._status(line)))
+        else:
+            self.dropped.add("not a header field", line)
         return False
+
+    def _status(self, line: bytes) -> bytes:
+        """Of a script that begins as an NPH script has to: no other status may be made of it."""
+        if self._fields or _STATUS_LINE.fullmatch(line) is None:
+            raise BadOutput(f"not a header field: {_shown(line)}")
+        return line.partition(b" ")[2]
 
     def _body(self, line: bytes, rest: bytes) -> bytes:
         return rest
@@ -156,12 +202,9 @@ class NphFieldsParser(HeadParser):
     __slots__ = ()
 
     def _line(self, line: bytes) -> bool:
-        if self._fields:
-            return super()._line(line)
-        if _STATUS_LINE.fullmatch(line) is None:
+        if not self._fields and _STATUS_LINE.fullmatch(line) is None:
             raise BadOutput(f"not a status line of HTTP/1: {_shown(line)}")
-        self._fields.append((b"Status", b"status", line.partition(b" ")[2]))
-        return False
+        return super()._line(line)
 
 
 class Body:
@@ -251,30 +294,51 @@ class Reader:
         """The script wrote more than it had said."""
         return self._body is not None and self._body.excess
 
+    @property
+    def dropped(self) -> str:
+        """Which lines of the header block were left out, for the log; empty: none."""
+        return str(self._parser.dropped)
+
     def start(self, more: bytes = b"") -> bytes:
         """What the output begins with, for the log. ``more``: what came without being fed."""
         return (self._start + more)[:_START]
 
 
-def _head_of(fields: list[tuple[bytes, bytes, bytes]]) -> Head:
+def _value(line: bytes, start: int) -> bytes:
+    """What a field's line has from there on."""
+    found = _VALUE.fullmatch(line, start)
+    if found is None:
+        raise BadOutput(f"a control character in a header field: {_shown(line)}")
+    return found[0].strip(b" \t")
+
+
+def _head_of(given: list[tuple[bytes, bytes, bytes]], odd: Dropped) -> Head:
     known: dict[bytes, bytes] = {}
     dropped: set[bytes] = set()
-    for _, lower, value in fields:
+    fields: list[tuple[bytes, bytes, bytes]] = []
+    for name, lower, value in given:
+        if lower == b"content-length" and not _LENGTH.fullmatch(value):
+            # The framing is the server's, who can do without.
+            odd.add("not a Content-Length", value)
+            continue
         if lower in _ONCE:
-            if lower in known:
+            if lower not in known:
+                known[lower] = value
+            elif known[lower] != value:
                 raise BadOutput(f"more than one {lower.decode()}")
-            known[lower] = value
+            else:
+                odd.add(f"a second {lower.decode()}", value)
+                continue
         elif lower == b"transfer-encoding":
             raise BadOutput("a Transfer-Encoding: the framing is the server's")
         elif lower == b"connection":
             dropped.update(option.strip() for option in value.lower().split(b","))
+        fields.append((name, lower, value))
     if not known.keys() & _CGI_FIELDS:
         raise BadOutput("none of Content-Type, Location and Status")
 
     length = None
     if (text := known.get(b"content-length")) is not None:
-        if not _LENGTH.fullmatch(text):
-            raise BadOutput(f"not a Content-Length: {_shown(text)}")
         length = int(text)
     location = known.get(b"location")
     if location == b"":
@@ -294,12 +358,7 @@ def _head_of(fields: list[tuple[bytes, bytes, bytes]]) -> Head:
         b"content-type",
         b"location",
     }
-    head.fields = [
-        (name, value)
-        for name, lower, value in fields
-        # Section 6.3.5: meant for servers.
-        if lower not in dropped and not lower.startswith(b"x-cgi-")
-    ]
+    head.fields = [(name, value) for name, lower, value in fields if lower not in dropped]
     return head
 
 
