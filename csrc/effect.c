@@ -39,6 +39,7 @@
 #define PR_SET_SYSCALL_USER_DISPATCH 59
 #endif
 #define DISPATCH_ON    1
+#define DISPATCH_ALLOW 0
 #define DISPATCH_BLOCK 1
 
 #define SA_KERNEL_RESTORER 0x04000000
@@ -393,9 +394,10 @@ static void release(uint32_t slot) {
 
 /* ---- the handlers ---- */
 
-/* The program does not run on in this process, so it need not be watched any more. (That its
- * calls are dispatched ends with the fork; ours are not.) */
+/* The program does not run on in this process, so it need not be watched any more; what runs here
+ * are the handlers that libraries have for forks. */
 static void unwatch(void) {
+    watch.selector = DISPATCH_ALLOW;
     for (size_t i = 0; i < NWATCHED; i++)
         raw(rt_sigaction, watched_signals[i], &watch.own[i], NULL, sizeof watch.own[i].mask);
     raw(prctl, PR_SET_TSC, PR_TSC_ENABLE, 0, 0, 0);
@@ -403,11 +405,14 @@ static void unwatch(void) {
 }
 
 static void stop(int before) {
+    int error = errno; /* handlers of forks may set it, between any two instructions */
     watch.tid = (int)raw(gettid, 0);
     if (!maps_for_each_writable(find_owners)) preload_refuse(FSP_REFUSED_MEMORY);
     unwatch();
     merge_locale();
     release(preload_serve(before, watch.calls));
+    atfork_child();
+    errno = error;
 }
 
 static void on_call(int sig, siginfo_t *info, void *context) {

@@ -386,6 +386,7 @@ enum fsp_refusal {
     FSP_REFUSED_EFFECT,  /* no way to watch for the first effect: kernel or architecture */
     FSP_REFUSED_INPUTS,  /* it came from more files than can be watched for change */
     FSP_REFUSED_MEMORY,  /* it has more memory than can be searched for held locks */
+    FSP_REFUSED_ATFORK,  /* it has registered more handlers of forks than can be run */
 };
 
 struct fsp_template_state {

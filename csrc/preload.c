@@ -39,8 +39,11 @@
 
 #define EXPORT __attribute__((visibility("default")))
 
+typedef void hook(void);
+
 /* In programs that are no templates these symbols do not exist: declare them weak. */
 EXPORT int fastspawn_checkpoint(const char *const *files);
+EXPORT int fastspawn_checkpoint_within(const char *const *files, hook *before, hook *after);
 EXPORT char *const *fastspawn_arguments(void);
 
 typedef int main_fn(int, char **, char **);
@@ -57,10 +60,11 @@ static struct {
     int socket, page_fd, library_fd, argc, effect;
     bool running; /* past main: what the program made of itself stays */
     struct fsp_snap_page *page;
-    char *plan;    /* FSP_SNAP_PLAN_MAX bytes: the latest request's that had one */
-    int *tid;      /* what the kernel clears at the end of the thread */
-    int *libc_tid; /* musl: what it takes for the thread's id; NULL: `tid` is that */
-    bool own_name; /* the program goes by its argv[0], not by an interpreter's */
+    char *plan;           /* FSP_SNAP_PLAN_MAX bytes: the latest request's that had one */
+    int *tid;             /* what the kernel clears at the end of the thread */
+    int *libc_tid;        /* musl: what it takes for the thread's id; NULL: `tid` is that */
+    bool own_name;        /* the program goes by its argv[0], not by an interpreter's */
+    hook *before, *after; /* what the caller of a checkpoint has to do around each fork, or NULL */
     long robust_list, robust_size;
     int pid;         /* of the one process that may checkpoint; 0: none */
     uint32_t slot;   /* ... its slot */
@@ -207,6 +211,17 @@ static void settle(const struct parcel *p) {
     if (!self.running) raw(rt_sigprocmask, SIG_SETMASK, &launch.mask, NULL, sizeof launch.mask);
 }
 
+/* As libc's fork has it; what runs around that is the caller's. */
+static void prepare_fork(void) {
+    if (self.before) self.before();
+    atfork_prepare();
+}
+
+static void end_fork(void) {
+    atfork_parent();
+    if (self.after) self.after();
+}
+
 /* 0 in the fork. */
 static long fork_for(const struct parcel *p) {
     unsigned long flags = CLONE_PARENT | CLONE_PARENT_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD;
@@ -224,10 +239,12 @@ static uint32_t serve(void) {
     struct parcel p;
     for (;;) {
         receive_request(&p);
+        prepare_fork();
         long r = fork_for(&p);
         if (r == 0) break;
         tell(FSP_SNAP_FORKED, p.request.slot, r < 0 ? (int)r : 0);
         close_parcel(&p);
+        end_fork();
     }
     settle(&p);
     return p.request.slot;
@@ -265,6 +282,7 @@ static int enter_main(int argc, char **argv) {
     environ = (char **)plan->envp;
     name_program(list[0]);
     self.own_name = before == 0;
+    atfork_child();
     return self.main((int)(end - list), list, environ);
 }
 
@@ -281,11 +299,12 @@ static int *find_tid(int pid) {
     return NULL;
 }
 
-/* One thread, and an address for its id: else the fork would be no whole process. */
+/* One thread once a fork is prepared, and an address for its id: else it would be no whole
+ * process. */
 static enum fsp_refusal refusal(void) {
-    struct stat tasks;
-    if (raw(newfstatat, AT_FDCWD, "/proc/self/task", &tasks, 0) < 0) return FSP_REFUSED_PROC;
-    if (tasks.st_nlink != 3) return FSP_REFUSED_THREADS;
+    if (!atfork_knows_all()) return FSP_REFUSED_ATFORK;
+    enum fsp_refusal why = tasks_refusal();
+    if (why) return why;
     if (raw(prctl, PR_GET_TID_ADDRESS, &self.tid, 0, 0, 0) < 0) return FSP_REFUSED_KERNEL;
     self.libc_tid = NULL;
     int pid = (int)raw(getpid, 0);
@@ -330,7 +349,9 @@ void preload_fail(uint32_t slot, long error, int index) {
 }
 
 uint32_t preload_serve(int value, unsigned calls) {
+    prepare_fork();
     enum fsp_refusal why = refusal();
+    end_fork();
     if (why) preload_refuse(why);
     raw(get_robust_list, 0, &self.robust_list, &self.robust_size);
     greet(value, calls);
@@ -354,7 +375,8 @@ static bool take_channel(void) {
 
 /*
  * With all of its surroundings fixed the program runs on, and the process is a template later.
- * malloc takes random bytes when it is first used, which would be an effect: let it.
+ * malloc takes random bytes when it is first used, which would be an effect: let it.  What
+ * libraries have drawn before is the forks' no more than at main: their handlers see to it.
  */
 static int run_to_effect(int argc, char **argv, char **envp) {
     self.running = true;
@@ -362,6 +384,7 @@ static int run_to_effect(int argc, char **argv, char **envp) {
     free(first);
     enum fsp_refusal why = effect_watch();
     if (why) preload_refuse(why);
+    atfork_be_child();
     return self.main(argc, argv, envp);
 }
 
@@ -445,7 +468,10 @@ static void join_group(void) {
 static long hand_over(int errors) {
     struct parcel own = {0};
     long r = fork_for(&own);
-    if (r != 0) tell(FSP_SNAP_FORKED, 0, r < 0 ? (int)r : 0);
+    if (r != 0) {
+        tell(FSP_SNAP_FORKED, 0, r < 0 ? (int)r : 0);
+        end_fork();
+    }
     if (r > 0) {
         drop_stdio(errors);
         leave_group();
@@ -458,6 +484,7 @@ static long hand_over(int errors) {
         join_group();
         /* No fork has it of the one that it was forked from. */
         if (plan->death_signal && fsp_child_follow(plan->death_signal, self.parent) < 0) leave(127);
+        atfork_child();
     }
     return r;
 }
@@ -486,11 +513,17 @@ static void forget_first(void) {
  * caller, 1 in one of a later request (whose arguments fastspawn_arguments() gives), and -errno
  * in the caller, which then goes on as if nothing had been asked: -ENOTSUP (this is no fork of a
  * template, or it may not), -EBUSY (it has several threads), -EAGAIN (another one came first).
+ *
+ * `before` and `after` (or NULL) run around each fork, in the process that forks: `before`,
+ * libc's handlers, the fork, libc's handlers, `after`.
  */
-EXPORT int fastspawn_checkpoint(const char *const *files) {
+EXPORT int fastspawn_checkpoint_within(const char *const *files, hook *before, hook *after) {
     int errors, *tid = self.tid;
     if (self.pid == 0 || self.pid != (int)raw(getpid, 0)) return -ENOTSUP;
     self.pid = 0;
+    self.before = before;
+    self.after = after;
+    prepare_fork();
     enum fsp_refusal why = refusal();
     self.tid = tid;
     for (; files && *files; files++)
@@ -498,6 +531,7 @@ EXPORT int fastspawn_checkpoint(const char *const *files) {
     fflush(NULL);
     if (!apply(why) || why || !is_accepted(&errors)) {
         raw(close, self.socket);
+        end_fork();
         return why ? -EBUSY : -EAGAIN;
     }
     long r = hand_over(errors);
@@ -506,7 +540,12 @@ EXPORT int fastspawn_checkpoint(const char *const *files) {
     take_new_plan();
     serve();
     forget_first();
+    atfork_child();
     return 1;
+}
+
+EXPORT int fastspawn_checkpoint(const char *const *files) {
+    return fastspawn_checkpoint_within(files, NULL, NULL);
 }
 
 /* The argv of the request that this process serves, as it was given to the spawner; NULL where

@@ -18,6 +18,21 @@ _Noreturn void preload_fail(uint32_t slot, long error, int index);
 /* This cannot be what was asked for. */
 _Noreturn void preload_refuse(enum fsp_refusal why);
 
+/* ---- atfork.c: the handlers that libraries have for forks, in libc's order ---- */
+
+void atfork_prepare(void); /* before each of ours */
+void atfork_parent(void);  /* and after it */
+void atfork_child(void);   /* in the fork, when it is what its request says */
+/* This process is to be what its forks would be.  One that is forked in the middle of it is so by
+ * its forks, which go on with it: no other handlers run then. */
+void atfork_be_child(void);
+bool atfork_knows_all(void);
+
+/* ---- tasks.c ---- */
+
+/* FSP_REFUSED_NOT: this is the only thread. */
+enum fsp_refusal tasks_refusal(void);
+
 /* ---- inputs.c: the files that this process came from ---- */
 
 /* Note a file as it is now, or that it is missing; `path` as the program named it, `how` as in

@@ -65,6 +65,7 @@ cdef extern from "fastspawn.h" nogil:
         FSP_REFUSED_EFFECT
         FSP_REFUSED_INPUTS
         FSP_REFUSED_MEMORY
+        FSP_REFUSED_ATFORK
 
     struct fsp_error:
         int err

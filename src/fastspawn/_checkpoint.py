@@ -37,8 +37,9 @@ def checkpoint() -> None:
     generator are seeded anew. At the end exit handlers run and streams are flushed, but modules
     are not taken down: their objects' finalizers do not run.
 
-    With more than one thread nothing is frozen: a RuntimeWarning says so, and the process goes on
-    as a plain one.
+    Handlers of forks run around each: Python's (``os.register_at_fork``) and those of libraries
+    (pthread_atfork(3)). With more than one thread once those before a fork have run, nothing is
+    frozen: a RuntimeWarning says so, and the process goes on as a plain one.
     """
     arguments = _core._arguments()
     if arguments is None:

@@ -941,21 +941,25 @@ cdef class TemplateCore:
 cdef extern from *:
     """
     #ifdef __linux__
-    extern int fastspawn_checkpoint(const char *const *files) __attribute__((weak));
+    extern int fastspawn_checkpoint_within(const char *const *files, void (*before)(void),
+                                           void (*after)(void)) __attribute__((weak));
     extern char *const *fastspawn_arguments(void) __attribute__((weak));
     #else
-    #define fastspawn_checkpoint ((int (*)(const char *const *))NULL)
+    #define fastspawn_checkpoint_within \
+        ((int (*)(const char *const *, void (*)(void), void (*)(void)))NULL)
     #define fastspawn_arguments ((char *const *(*)(void))NULL)
     #endif
     """
-    int (*fastspawn_checkpoint)(const char *const *files)
+    int (*fastspawn_checkpoint_within)(
+        const char *const *files, void (*before)() noexcept, void (*after)() noexcept
+    )
     char *const *(*fastspawn_arguments)()
 
 
 cdef extern from "Python.h":
-    void PyOS_BeforeFork()
+    void PyOS_BeforeFork() noexcept
     void PyOS_AfterFork_Child()
-    void PyOS_AfterFork_Parent()
+    void PyOS_AfterFork_Parent() noexcept
 
 
 # Every SystemExit is made by the tp_new of its type, whoever raises it; but before Python 3.12
@@ -1089,20 +1093,17 @@ def _keep(object thing):
 
 
 def _checkpoint(list files not None):
-    """fastspawn_checkpoint(), between Python's hooks for forks; see there for the result.
+    """fastspawn_checkpoint(), with Python's hooks around each fork; see there for the result.
 
     Returns -ENOTSUP where there is no preloaded object.
     """
     cdef _Strings names
     cdef int r
-    if fastspawn_checkpoint == NULL:
+    if fastspawn_checkpoint_within == NULL:
         return -errno.ENOTSUP
     names = _Strings(files)
-    PyOS_BeforeFork()
-    r = fastspawn_checkpoint(names.array)
-    if r < 0:
-        PyOS_AfterFork_Parent()
-    else:
+    r = fastspawn_checkpoint_within(names.array, PyOS_BeforeFork, PyOS_AfterFork_Parent)
+    if r >= 0:
         fsp_start_recording()
         PyOS_AfterFork_Child()
     return r

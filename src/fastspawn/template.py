@@ -38,6 +38,7 @@ _REASONS: Final = {
     8: "this system cannot watch for a first effect (Syscall User Dispatch: Linux 5.11, x86-64)",
     9: "it came from more files than can be watched for change",
     10: "it has more memory than can be searched for held locks",
+    11: "it has registered more handlers of forks (pthread_atfork) than can be run",
 }
 
 
