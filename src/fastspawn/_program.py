@@ -12,7 +12,6 @@ import shutil
 import stat
 import struct
 import subprocess
-import sys
 from typing import Final
 
 from fastspawn._executable import shebang
@@ -22,6 +21,8 @@ _PT_DYNAMIC: Final = 2
 _PT_INTERP: Final = 3
 _DT_STRTAB: Final = 5
 _DT_STRSZ: Final = 10
+_MACHINE: Final = 18
+"""Where e_machine is."""
 _MAX_SCRIPTS: Final = 4
 """Scripts whose interpreter is a script (the kernel's own limit, BINPRM_MAX_RECURSION)."""
 
@@ -31,7 +32,7 @@ class _Elf:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self.machine: int = struct.unpack_from("<H", data, 18)[0]
+        self.machine: int = struct.unpack_from("<H", data, _MACHINE)[0]
         (offset,) = struct.unpack_from("<Q", data, 32)
         size, count = struct.unpack_from("<HH", data, 54)
         # type, flags, offset, vaddr, paddr, filesz, memsz, align
@@ -75,13 +76,20 @@ def _has_capabilities(path: str) -> bool:
         return False
 
 
+def _own_machine() -> int:
+    """That of this very program, whose file may be where we cannot go any more."""
+    with open("/proc/self/exe", "rb") as file:
+        machine: int = struct.unpack_from("<H", file.read(64), _MACHINE)[0]
+    return machine
+
+
 def _why_not_elf(path: str, data: bytes) -> str | None:
     try:
         elf = _Elf(data)
         names = elf.names()
     except struct.error:
         return f"{path} is a damaged program"
-    if data[4:6] != b"\x02\x01" or elf.machine != _Elf(_read(sys.executable)).machine:
+    if data[4:6] != b"\x02\x01" or elf.machine != _own_machine():
         return f"{path} is a program for another machine"
     if elf.interpreter is None:
         return f"{path} is statically linked: it loads no preloaded object"
@@ -93,8 +101,15 @@ def _why_not_elf(path: str, data: bytes) -> str | None:
 def why_not_template(path: str) -> str | None:
     """Why this program cannot be a template, in words for its user; None if it can.
 
-    Raises OSError if it cannot be read.
+    Raises OSError if it is not there.
     """
+    try:
+        return _why_not(path)
+    except PermissionError as error:
+        return f"{error.filename} cannot be read: {error.strerror}"
+
+
+def _why_not(path: str) -> str | None:
     for _ in range(_MAX_SCRIPTS + 1):
         mode = os.stat(path).st_mode
         if mode & (stat.S_ISUID | stat.S_ISGID):
@@ -174,8 +189,11 @@ def interpreter_by_env(path: str) -> str | None:
 
     The kernel starts env(1), and there a template would stop.
     """
-    with open(path, "rb") as file:
-        found = shebang(file.read(256))
+    try:
+        with open(path, "rb") as file:
+            found = shebang(file.read(256))
+    except PermissionError:
+        return None  # it can be executed all the same
     if found is None or os.path.basename(found[0]) != b"env" or len(found[1].split()) != 1:
         return None
     name = found[1]

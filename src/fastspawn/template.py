@@ -63,8 +63,10 @@ def _preload() -> bytes:
     folder = os.path.dirname(_core.__file__)
     for suffix in EXTENSION_SUFFIXES:
         path = os.path.join(folder, "_preload" + suffix)
-        if os.path.exists(path):
+        if os.access(path, os.R_OK):
             return os.fsencode(path)
+        if os.path.exists(path) or not os.access(folder, os.X_OK):
+            raise TemplateError(f"{path} cannot be read, which each template loads")
     raise TemplateError("templates are for Linux only")
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import pwd
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+import fastspawn
 from serve.harness import Server, children, poll
 from serve.test_cli import assert_refused, run
 
@@ -64,6 +67,74 @@ if os.geteuid() == 0:
         command = ("sh", "-c", "id -u; id -G")
         server = start("--group", "54321", "--workers", workers, command=command)
         assert server.get().body == b"0\n54321\n"
+
+    LINUX_ONLY = ("snapshot", "auto") if sys.platform == "linux" else ()
+    CLOSED = ("direct", "warm", "pool", "subprocess", *LINUX_ONLY)
+
+    @pytest.fixture
+    def closed(tmp_path: Path) -> Path:
+        """Where root alone can go, with a program and a copy of the package."""
+        folder = tmp_path / "closed"
+        shutil.copytree(Path(fastspawn.__file__).parent, folder / "fastspawn")
+        shutil.copy("/bin/sort", folder / "sort")
+        (folder / "script").write_text(f"#!{folder}/sort\n")
+        (folder / "script").chmod(0o755)
+        folder.chmod(0o700)
+        return folder
+
+    def open_script(folder: Path) -> Iterator[Path]:
+        """Anybody's script, whose interpreter is not."""
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as there:
+            os.chmod(there, 0o755)
+            script = Path(there) / "script"
+            script.write_text(f"#!{folder}/sort\n")
+            script.chmod(0o755)
+            yield script
+
+    @pytest.mark.parametrize("strategy", CLOSED)
+    def test_commands_that_the_user_cannot_run(strategy: str, closed: Path) -> None:
+        args = ("--port", "0", "--user", "nobody", "--strategy", strategy, "--")
+        who = "--user nobody: cannot run "
+        assert_refused(run(*args, f"{closed}/sort"), f"{who}{closed}/sort: Permission denied")
+        for script in open_script(closed):
+            said = f"{who}{script}: its interpreter {closed}/sort: "
+            assert_refused(run(*args, str(script)), said)
+
+    def apart(start: Serve, closed: Path, *options: str) -> Server:
+        """A server of the package that the user cannot read."""
+        prefix = ("env", f"PYTHONPATH={closed}")
+        return start("--user", "nobody", *options, command=("sort",), prefix=prefix)
+
+    @pytest.mark.parametrize("options", [(), ("--strategy", "warm"), ("--mode", "ws"),
+                                         ("--metrics-path", "/m"), ("--strategy", "auto")],
+                             ids=str)  # fmt: skip
+    def test_a_package_that_the_user_cannot_read(
+        start: Serve, closed: Path, options: tuple[str, ...]
+    ) -> None:
+        """What is loaded late was loaded before."""
+        server = apart(start, closed, *options)
+        if options != ("--mode", "ws"):
+            with server.connect() as client:
+                client.post(b"b\na\n")
+                assert client.read().body == b"a\nb\n"
+        if "auto" in options and sys.platform == "linux":
+            assert f"auto is direct: {closed}/fastspawn/_preload" in server.errors()
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            pytest.param(("--strategy", "snapshot"), "--strategy snapshot: {}/_preload",
+                         marks=pytest.mark.skipif(not LINUX_ONLY, reason="no templates")),
+            (("--strategy", "pool"), "--strategy pool: cannot run the worker {}/_worker: "),
+            (("--workers", "2"), "--workers: --user nobody cannot "),
+        ],
+    )  # fmt: skip
+    def test_files_of_ours_that_the_user_cannot_read(
+        closed: Path, options: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PYTHONPATH", str(closed))
+        result = run("--port", "0", "--user", "nobody", *options, "--", "sort")
+        assert_refused(result, said.format(closed / "fastspawn"))
 
     def test_limits_are_tried_as_the_user(tmp_path: Path) -> None:
         """Root may raise them. The user may not, and that is an error at the start."""

@@ -15,18 +15,12 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, NoReturn, TypeVar
 
-from fastspawn import _core
-from fastspawn._executable import why_not_executed
-from fastspawn._program import why_no_checkpoint
 from fastspawn._stdout import printing
 
-from . import identity, listen, rights, server, settings, systemd, tls, workers
-from .cgi import spool
-from .cgi.scripts import ScriptDirectory
+from . import identity, listen, server, settings, systemd, workers
+from .checks import UsageError, check, check_commands, check_rights
 from .config import Config, RouteConfig
-from .filling import Filling
 from .options import GROUPS, OPTIONS
-from .strategy import command_of
 
 T = TypeVar("T")
 
@@ -44,10 +38,6 @@ _USAGE: Final = "python -m fastspawn.serve [options] [--] [CMD ARG...]"
 
 
 _PASSWORD: Final = OPTIONS["ssl-keyfile-password"].variable
-
-
-class UsageError(ValueError):
-    """What is wrong with the command line, in one line."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -100,82 +90,17 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Confi
         raise UsageError(str(error)) from error
 
 
-def check(config: Config) -> None:
-    """That the commands could be started. Raises UsageError."""
-    try:
-        _core.backend()
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    try:
-        tls.context(config)
-    except tls.TlsError as error:
-        raise UsageError(str(error)) from error
-    for route in config.routes:
-        where = "" if len(config.routes) == 1 else f"{settings.title(route)}: "
-        if route.cgi_dir is not None:
-            try:
-                ScriptDirectory(route.cgi_dir)
-            except ValueError as error:
-                raise UsageError(f"{where}--cgi-dir {route.cgi_dir}: {error}") from error
-            except OSError as error:
-                raise UsageError(f"{where}--cgi-dir {route.cgi_dir}: {error.strerror}") from error
-            if route.sandbox is None:
-                continue
-        filling = Filling(route)
-        command = filling.argv
-        try:
-            path = command_of(route).resolve()
-        except NotImplementedError as error:
-            raise UsageError(f"{where}--cgroup, --no-new-privs: not on this system") from error
-        except (TypeError, ValueError) as error:
-            raise UsageError(f"{where}command: {error}") from error
-        except OSError as error:
-            if route.cwd is not None and error.filename == route.cwd:
-                raise UsageError(f"{where}--cwd {route.cwd}: {error.strerror}") from error
-            raise UsageError(f"{where}cannot run {command[0]}: {error.strerror}") from error
-        why = why_not_executed(path, route.cwd, filling.env.get("PATH"))
-        if why is not None:
-            raise UsageError(f"{where}cannot run {command[0]}: {why}")
-        if route.snapshot_at == "checkpoint":
-            path = os.path.join(route.cwd or "", path)
-            why = why_no_checkpoint(path, filling.env.get("PATH"))
-            if why is not None:
-                raise UsageError(
-                    f"{where}--snapshot-at checkpoint is where a program calls checkpoint(): {why}"
-                )
-
-
-def check_rights(config: Config) -> None:
-    """That processes can have the limits and rights that are asked for, with those that this
-    process has now. Raises UsageError."""
-    title = ""
-    try:
-        for route in config.routes:
-            title = "" if len(config.routes) == 1 else f"{settings.title(route)}: "
-            rights.check(route)
-            _check_spool(route)
-    except rights.RightsError as error:
-        raise UsageError(f"{title}{error}") from error
-
-
-def _check_spool(route: RouteConfig) -> None:
-    """That a chunked body can be kept until its end."""
-    if route.mode != "cgi" or route.stream_chunked:
-        return
-    try:
-        spool.check(route.buffer_body)
-    except OSError as error:
-        raise rights.RightsError(
-            f"--mode cgi keeps chunked bodies in a temporary file: {error.strerror}: "
-            f"set TMPDIR, or --stream-chunked, or a --buffer-body of at most {spool.MEMORY >> 10}k"
-        ) from error
-
-
 def _drop_rights(config: Config) -> None:
     try:
         identity.drop(config)
+        identity.check_files(config)
     except identity.IdentityError as error:
         raise UsageError(str(error)) from error
+    if config.user is not None:
+        try:
+            check_commands(config)
+        except UsageError as error:
+            raise UsageError(f"--user {config.user}: {error}") from error
 
 
 def _run(argv: Sequence[str]) -> int:

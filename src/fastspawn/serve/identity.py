@@ -6,7 +6,9 @@ import grp
 import os
 import pwd
 import sys
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from .config import Config
@@ -25,6 +27,7 @@ def drop(config: Config) -> None:
     """
     if config.user is None and config.group is None:
         return
+    _load_modules(config)
     entry = None if config.user is None else _entry(config.user)
     uid = None if config.user is None else (int(config.user) if entry is None else entry.pw_uid)
     gid = _gid(config, entry)
@@ -41,10 +44,36 @@ def drop(config: Config) -> None:
     except OSError as error:
         option = f"--group {config.group}" if config.user is None else f"--user {config.user}"
         raise IdentityError(f"{option}: {error.strerror}") from error
-    if config.workers > 1 and not os.access(sys.executable, os.X_OK):
-        raise IdentityError(f"--workers: --user {config.user} cannot execute {sys.executable}")
     if entry is not None:
         os.environ.update(HOME=entry.pw_dir, USER=entry.pw_name, LOGNAME=entry.pw_name)
+
+
+_LATER: Final = (
+    *("fastspawn.serve.warming", "fastspawn.serve.resetting", "fastspawn.serve.subproc"),
+    *("fastspawn.serve.websocket", "fastspawn.serve.metrics"),
+    *("concurrent.futures.thread", "encodings.idna", "tempfile"),
+)
+"""Modules that are loaded when they are needed, by us and by asyncio."""
+
+
+def _load_modules(config: Config) -> None:
+    """What the user may not be able to read, if the interpreter is below somebody's home."""
+    for name in (*_LATER, config.loop):
+        with suppress(ImportError):  # of a package that is not installed
+            import_module(name)
+
+
+def check_files(config: Config) -> None:
+    """That workers can be started, with the rights that this process has now. Raises
+    IdentityError."""
+    if config.workers == 1 or (config.user is None and config.group is None):
+        return
+    who = f"--group {config.group}" if config.user is None else f"--user {config.user}"
+    if not os.access(sys.executable, os.X_OK):
+        raise IdentityError(f"--workers: {who} cannot execute {sys.executable}")
+    for path in (os.__file__, __file__):
+        if not os.access(path, os.R_OK):
+            raise IdentityError(f"--workers: {who} cannot read {path}")
 
 
 def _entry(user: str) -> pwd.struct_passwd | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from fastspawn import ResettablePool, WorkerError
+from fastspawn.pool import builtin_worker
 
 from .strategy import command_of
 
@@ -61,8 +61,8 @@ class PoolStrategy:
         except WorkerError:
             raise
         except OSError as error:
-            worker = (self._route.worker or ("the built-in worker",))[0]
-            raise WorkerError(f"cannot run {os.fsdecode(worker)}: {error.strerror}") from error
+            worker = (self._route.worker or builtin_worker())[0]
+            raise WorkerError(f"cannot run the worker {worker}: {error.strerror}") from error
 
     async def close(self) -> None:
         await self._pool.close()

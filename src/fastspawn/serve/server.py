@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import gc
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -218,7 +219,8 @@ async def _serve(
     except WorkerError as error:
         raise StartError(f"--strategy pool: {error}") from error
     except OSError as error:
-        raise StartError(f"cannot start the engine: {error.strerror}") from error
+        name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        raise StartError(f"cannot start the engine: {name}{error.strerror}") from error
     except TemplateError as error:
         raise StartError(f"--strategy snapshot: {error}") from error
     service.start()

@@ -297,7 +297,7 @@ class AutoStrategy(SnapshotStrategy):
             if self._route.cgi_dir is not None:
                 raise TemplateError("each script of a directory is a program of its own")
             await super().start()
-        except TemplateError as error:
+        except (TemplateError, OSError) as error:
             await DirectStrategy.start(self)
             self.name, self.reason = "direct", str(error)
         why = f": {self.reason}" if self.reason else ""
