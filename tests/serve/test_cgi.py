@@ -626,6 +626,27 @@ def test_variables(cgi: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+def test_what_a_request_does_not_have_is_not_set(
+    start: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is it the server's own, which may have been started by a script."""
+    names = "PATH_INFO", "PATH_TRANSLATED", "CONTENT_LENGTH", "CONTENT_TYPE", "HTTPS"
+    for name in names:
+        monkeypatch.setenv(name, "the-servers")
+    text = ENV.replace("'", '"')
+    server = start(
+        *("--mode", "cgi", "--pass-env", "*", "--document-root", "/srv"),
+        *("--route", f"/app/{{...}}=sh -c '{text}'"), command=(),
+    )  # fmt: skip
+    env = env_of(server, b"GET /app HTTP/1.1\r\nHost: h\r\n\r\n")
+    assert not env.keys() & set(names)
+    env = env_of(
+        server,
+        b"POST /app/ HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nContent-Type: a/b\r\n\r\n",
+    )
+    assert [env.get(name) for name in names] == ["/", "/srv/", "0", "a/b", None]
+
+
 def test_environment_that_was_asked_for(cgi: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SHARED", "s")
     server = cgi(
@@ -703,14 +724,14 @@ def test_script_name_of_a_route(start: Serve, script: Script) -> None:
         command=script(f"printf '{TEXT}'; env"),
     )
     for target, name, info in (
-        ("/git", "", "/git"),
+        ("/git", "/git", None),
         ("/git/", "/git", "/"),
         ("/git/a/b%20c", "/git", "/a/b c"),
-        ("/one/x", "/one/x", ""),
+        ("/one/x", "/one/x", None),
         ("/other/x", "", "/other/x"),
     ):
         env = env_of(server, f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
-        assert (env["SCRIPT_NAME"], env["PATH_INFO"]) == (name, info), target
+        assert (env["SCRIPT_NAME"], env.get("PATH_INFO")) == (name, info), target
 
 
 def test_unix_socket(start: Serve, script: Script, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_4_1_5_and_4_1_6_and_4_1_13_path() -> None:
     assert env[b"REQUEST_URI"] == b"/cgi-bin/show/a%20b?x=1&y"
     request = Request(b"GET", target_of(b"/s"), b"HTTP/1.1", ())
     env = environment(request, Script(b"/s", b"", b"/s"), Settings(document_root=b"/srv"))
-    assert env[b"PATH_INFO"] == b""
+    assert b"PATH_INFO" not in env  # some programs tell an empty one from none
     assert b"PATH_TRANSLATED" not in env
     assert b"PATH_TRANSLATED" not in env_of()
 

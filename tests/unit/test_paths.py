@@ -162,10 +162,22 @@ def test_a_placeholder_is_never_empty_and_a_trailing_slash_counts() -> None:
     assert found(made, "GET /a/") == ()
     assert found(made, "GET /b/") == ()
     assert found(made, "GET /b") == ()
-    assert found(made, "GET /c") == ()
+    assert found(made, "GET /c") == ("/c/{rest...}", {"rest": ""})
     assert found(made, "GET /c/") == ("/c/{rest...}", {"rest": ""})
     assert found(made, "GET /d") == ()
     assert found(made, "GET /d/") == ("/d/", {})
+
+
+def test_a_program_and_what_is_below_it_are_one_route() -> None:
+    made = router("/app/{rest...}", "GET /own/{rest...}", "/own", "/{one}", "/{all...}")
+    for path, rest in (("/app", ""), ("/app/", ""), ("/app/a/", "a/")):
+        assert found(made, f"GET {path}") == ("/app/{rest...}", {"rest": rest})
+    # A template for the very path goes before, whatever it begins with.
+    assert found(made, "GET /own") == ("/own", {})
+    assert found(made, "GET /apps") == ("/{one}", {"one": "apps"})
+    assert found(router("POST /a/{...}", "GET /{x}"), "GET /a") == ("GET /{x}", {"x": "a"})
+    assert found(router("/a/{b}/{...}"), "GET /a/") == ()
+    assert found(router("/a/{b}/{...}"), "GET /a") == ()
 
 
 def test_methods() -> None:

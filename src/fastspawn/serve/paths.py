@@ -72,7 +72,8 @@ def split(target: bytes) -> tuple[str, ...] | None:
 
 
 class Hole(NamedTuple):
-    """A place in a template. ``rest``: it takes all that follows, also nothing."""
+    """A place in a template. ``rest``: it takes all that follows, also nothing, and where it is
+    a directory's, also the path without the slash at its end: ``/a/{...}`` fits ``/a``."""
 
     name: str
     """Empty: nobody wants to know."""
@@ -207,6 +208,8 @@ def _leaves(
     if i == len(segments):
         if node.here is not None:
             yield node.here, values
+        if node.rest is not None:
+            yield node.rest, (*values, "")
         return
     segment = segments[i]
     if (literal := node.literals.get(segment)) is not None:

@@ -29,6 +29,12 @@ _WITHHELD: Final = frozenset(
 _CREDENTIALS: Final = frozenset({b"authorization", b"proxy-authorization"})
 
 
+OF_REQUEST: Final = frozenset(
+    b"PATH_INFO PATH_TRANSLATED CONTENT_LENGTH CONTENT_TYPE HTTPS REMOTE_PORT".split()
+)
+"""Not set for every request: no request may be given one that it does not have."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What the environment is made of.
@@ -126,7 +132,9 @@ def environment(request: Request, script: Script, settings: Settings) -> dict[by
         env[b"CONTENT_LENGTH"] = b"%d" % request.length
     env[b"SCRIPT_NAME"] = script.name
     env[b"SCRIPT_FILENAME"] = script.file
-    env[b"PATH_INFO"] = script.path_info
+    if script.path_info:
+        # Section 4.1.5 allows to leave an empty one out, and some tell the two apart.
+        env[b"PATH_INFO"] = script.path_info
     root = settings.document_root
     if root is not None:
         env[b"DOCUMENT_ROOT"] = root

@@ -10,7 +10,7 @@ from fastspawn.serve import outcome
 from fastspawn.serve.paths import Hole
 from fastspawn.serve.strategy import command_of
 
-from .environment import Request, Script, Settings, environment
+from .environment import OF_REQUEST, Request, Script, Settings, environment
 from .request import Refused, parse_target
 from .scripts import ScriptDirectory
 
@@ -148,6 +148,8 @@ class Gateway:
 
     def _make_settings(self, env: Mapping[str, str]) -> Settings:
         encoded = {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
+        # The server may have been started by a script itself.
+        encoded = {name: value for name, value in encoded.items() if name not in OF_REQUEST}
         extra = {os.fsencode(name): os.fsencode(env[name]) for name in self._extra_names}
         return Settings(
             base=encoded,
