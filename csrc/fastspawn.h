@@ -177,14 +177,24 @@ const char *fsp_backend_list(size_t i); /* the i-th name built in, NULL past the
 struct fsp_status {
     int code; /* exit status, or -signal */
     int lost; /* someone else reaped the child (or SIGCHLD is ignored): code is not known */
-    struct rusage usage;
+    struct rusage usage; /* zero if someone else reaped it */
 };
 
 /*
  * Reap: 1 and *status when the child has ended, 0 when it has not (only with !block), -errno.
  * Stopped and continued children have not ended.  Closes and forgets child->pidfd on 1.
+ *
+ * A child that someone else reaped has ended, too.  Its code is known where there is a pidfd and
+ * the kernel is Linux 6.15 or later (PIDFD_GET_INFO); else it is lost.
  */
 int fsp_wait(struct fsp_child *child, int block, struct fsp_status *status);
+
+/* The same, leaving pid and pidfd to the caller, who must not use the pid after 1. */
+int fsp_reap(const struct fsp_child *child, int block, struct fsp_status *status);
+
+/* 1 and *status if someone else reaped the child, else 0: it runs, or is there to be reaped.
+ * Always 0 without a pidfd. */
+int fsp_look(const struct fsp_child *child, struct fsp_status *status);
 
 /* Send a signal to the child (or its process group).  -ESRCH once it was reaped; a recycled pid
  * is never hit, since the signal goes through the pidfd or to a child that is not reaped yet. */

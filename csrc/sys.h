@@ -25,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 #ifdef __linux__
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #endif
 
@@ -191,6 +192,23 @@ static inline int sys_close_range(unsigned first, unsigned last, unsigned flags)
 static inline int sys_pidfd_signal(int pidfd, int sig, unsigned flags) {
     return (int)FSP_CALL("pidfd_send_signal",
                          syscall(SYS_pidfd_send_signal, pidfd, sig, NULL, flags));
+}
+
+/*
+ * What a pidfd tells of its process (PIDFD_GET_INFO, Linux 6.13).  The head that every kernel with
+ * the call has: it copies as much as it is given room for.
+ */
+struct sys_pidfd_info {
+    uint64_t mask; /* asked for; what was told */
+    uint64_t cgroupid;
+    uint32_t pid, tgid, ppid, ruid, rgid, euid, egid, suid, sgid, fsuid, fsgid;
+    int32_t exit_code; /* as wait(2) has it */
+};
+#define SYS_PIDFD_GET_INFO  _IOWR(0xff, 11, struct sys_pidfd_info)
+#define SYS_PIDFD_INFO_EXIT 8u /* Linux 6.15; the process has been reaped */
+
+static inline int sys_pidfd_info(int pidfd, struct sys_pidfd_info *info) {
+    return (int)FSP_CALL("pidfd_info", ioctl(pidfd, SYS_PIDFD_GET_INFO, info));
 }
 
 /* The kernel's signal sets, which hold the two signals that libc hides from its own masks. */

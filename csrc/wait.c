@@ -4,6 +4,9 @@
  * A child is named by its pidfd where there is one.  The pid of a child that we have not reaped
  * cannot be reused, so signalling by pid is safe until then, and only until then: fsp_wait
  * forgets both.
+ *
+ * Someone else may take the status: a thread in waitpid(-1), or the kernel itself where SIGCHLD is
+ * ignored.  The pidfd remembers it, once the process has been reaped, since Linux 6.15.
  */
 #include "internal.h"
 
@@ -51,7 +54,59 @@ static long reap(const struct fsp_child *child, int options, siginfo_t *info,
 
 #endif
 
-int fsp_wait(struct fsp_child *child, int block, struct fsp_status *status) {
+#ifdef __linux__
+
+static int decode_wait(int status) {
+    return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* Told by POLLHUP since Linux 6.9.  Whoever cannot be asked will not tell later, either. */
+static bool is_reaped(int pidfd, int timeout) {
+    struct pollfd fd = {pidfd, 0, 0};
+    long r = FSP_CALL("poll", poll(&fd, 1, timeout));
+    return r < 0 ? r != -EINTR : fd.revents & POLLHUP;
+}
+
+/*
+ * Someone else has taken the status, or is taking it: he is let finish.  1 and the code, 0 (only
+ * with !block) if it is not known yet, or -errno if nobody will ever tell.
+ */
+static int recall(const struct fsp_child *child, int block, int *code) {
+    if (child->pidfd < 0) return -ECHILD;
+    for (;;) {
+        struct sys_pidfd_info info = {.mask = SYS_PIDFD_INFO_EXIT};
+        bool reaped = is_reaped(child->pidfd, 0); /* first: the code is there by then */
+        int r = sys_pidfd_info(child->pidfd, &info);
+        if (r == 0 && info.mask & SYS_PIDFD_INFO_EXIT) {
+            *code = decode_wait(info.exit_code);
+            return 1;
+        }
+        if (reaped || (r < 0 && r != -ESRCH)) return -ECHILD;
+        /* Not our child at all, as in a process that was forked since. */
+        if (r == 0 && info.ppid != (uint32_t)getpid()) return -ECHILD;
+        if (!block) return 0;
+        is_reaped(child->pidfd, -1);
+    }
+}
+
+#else
+
+static int recall(const struct fsp_child *child, int block, int *code) {
+    (void)child, (void)block, (void)code;
+    return -ECHILD;
+}
+
+#endif
+
+/* 1, and *status as far as it can still be known, or 0 as recall(). */
+static int settle_lost(const struct fsp_child *child, int block, struct fsp_status *status) {
+    int code = 0, r = recall(child, block, &code);
+    if (r == 0) return 0;
+    *status = (struct fsp_status){.code = code, .lost = r < 0};
+    return 1;
+}
+
+int fsp_reap(const struct fsp_child *child, int block, struct fsp_status *status) {
     siginfo_t info;
     struct rusage usage;
     long r;
@@ -60,16 +115,25 @@ int fsp_wait(struct fsp_child *child, int block, struct fsp_status *status) {
         if (r == -EAGAIN && !block) return 0;
         if (r == -EAGAIN) poll(&(struct pollfd){child->pidfd, POLLIN, 0}, 1, -1);
     }
-    if (r == -ECHILD) {
-        *status = (struct fsp_status){.lost = 1};
-        forget(child);
-        return 1;
-    }
+    if (r == -ECHILD) return settle_lost(child, block, status);
     if (r < 0) return (int)r;
     if (info.si_pid == 0) return 0;
     *status = (struct fsp_status){.code = decode(info.si_code, info.si_status), .usage = usage};
-    forget(child);
     return 1;
+}
+
+int fsp_wait(struct fsp_child *child, int block, struct fsp_status *status) {
+    int r = fsp_reap(child, block, status);
+    if (r == 1) forget(child);
+    return r;
+}
+
+int fsp_look(const struct fsp_child *child, struct fsp_status *status) {
+    siginfo_t info;
+    struct rusage usage;
+    if (child->pidfd < 0) return 0;
+    long r = reap(child, WNOHANG | WNOWAIT, &info, &usage);
+    return r == -ECHILD ? settle_lost(child, 0, status) : 0;
 }
 
 bool fsp_has_exited(const struct fsp_child *child) {

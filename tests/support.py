@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import functools
 import inspect
 import itertools
 import os
+import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from fastspawn import _core
 
 BOUND = 20.0
 """Seconds after which something that has not happened never will."""
@@ -22,6 +28,43 @@ CHILDREN = Path(__file__).parent / "children"
 """Small programs to run."""
 
 LINUX = sys.platform == "linux"
+
+
+@functools.cache
+def remembers() -> bool:
+    """Does a pidfd tell the status of a process that was reaped (PIDFD_GET_INFO, Linux 6.15)?
+
+    Then statuses that someone else took are known all the same.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return False
+    process = subprocess.Popen(sh("read go; exit 7"), stdin=subprocess.PIPE)
+    info = bytearray(64)
+    struct.pack_into("Q", info, 0, 8)
+    pidfd = os.pidfd_open(process.pid)
+    try:
+        process.communicate()
+        fcntl.ioctl(pidfd, 0xC040FF0B, info)
+    except OSError:
+        return False
+    finally:
+        os.close(pidfd)
+    return bool(info[0] & 8) and struct.unpack_from("i", info, 60)[0] == 7 << 8
+
+
+def remembers_at_once() -> bool:
+    """Also those of children that may have gone before a backend asked for their pidfds."""
+    return remembers() and _core.backend() in ("clone3", "clone")
+
+
+@contextlib.contextmanager
+def sigchld_ignored() -> Iterator[None]:
+    """The kernel reaps every child; conftest finds those that are left."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def poll(condition: Callable[[], object], what: str, bound: float = BOUND) -> None:

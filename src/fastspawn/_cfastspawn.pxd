@@ -139,6 +139,8 @@ cdef extern from "fastspawn.h" nogil:
         rusage usage
 
     int fsp_wait(fsp_child *child, int block, fsp_status *status)
+    int fsp_reap(const fsp_child *child, int block, fsp_status *status)
+    int fsp_look(const fsp_child *child, fsp_status *status)
     int fsp_kill(const fsp_child *child, int group, int sig)
 
     enum fsp_io:

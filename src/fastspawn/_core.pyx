@@ -19,7 +19,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.errno cimport EACCES, EINTR, EINVAL, ENOMEM, ENOTDIR
+from libc.errno cimport EACCES, EINTR, EINVAL, EMFILE, ENFILE, ENOMEM, ENOTDIR
+from libc.math cimport ceil
 from libc.stdlib cimport free
 from libc.string cimport memchr, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
@@ -44,6 +45,14 @@ cdef extern from *:
     char **FSP_ENVIRON
 
 
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+    int poll(pollfd *fds, unsigned long n, int timeout)
+    short POLLIN
+
+
 class _Stream:
     """The type of STREAM."""
 
@@ -55,6 +64,7 @@ STREAM = _Stream()
 
 cdef enum:
     PATH_SIZE = 4096
+    MAX_WAIT = 3600000 # ms at a time
     NS = 1000000000
 
 
@@ -372,11 +382,20 @@ cdef object _rusage(const rusage *u):
 
 
 cdef class Child:
-    """A child of the caller's, to be waited for by the caller."""
+    """A child of the caller's, to be waited for by the caller.
+
+    Its descriptor is closed when its end is known and nobody waits on it any more.
+    """
 
     cdef fsp_child c
     cdef fsp_status status
     cdef bint ended
+    cdef unsigned users
+    """who waits on the descriptor: threads, and event loops"""
+    cdef bint held
+    """among those whose descriptors let_go() looks at"""
+    cdef void *older
+    cdef void *newer
     cdef readonly int pid
     cdef readonly int pidfd
 
@@ -385,31 +404,95 @@ cdef class Child:
 
     def __dealloc__(self):
         # Dropped before its end was waited for.
+        self.close()
+
+    cdef void begin(self, fsp_child c) noexcept:
+        self.c = c
+        self.pid = c.pid
+        self.pidfd = c.pidfd
+
+    cdef void close(self) noexcept:
+        release(self)
         if self.c.pidfd >= 0:
             close(self.c.pidfd)
+        self.c.pidfd = -1
+
+    cdef void end(self, const fsp_status *status) noexcept:
+        # Of two threads that waited, one may have come too late.
+        if not self.ended or self.status.lost:
+            self.status = status[0]
+        self.ended = True
+        self.c.pid = self.pidfd = -1
+        self.tidy()
+
+    cdef void tidy(self) noexcept:
+        if self.ended and self.users == 0:
+            self.close()
 
     def wait(self, bint block=True):
         """The return code (negative: the signal), or None if it still runs and block is false."""
-        cdef int r = 0
+        cdef fsp_child c = self.c
+        cdef fsp_status status
+        cdef int r
         if not self.ended:
+            self.users += 1
             with nogil:
-                r = fsp_wait(&self.c, block, &self.status)
-            if r < 0:
-                raise OSError(-r, os.strerror(-r))
-            if r == 0:
+                r = fsp_reap(&c, block, &status)
+            self.users -= 1
+            self.tidy()
+            if r == 1:
+                self.end(&status)
+            elif not self.ended:
+                if r < 0:
+                    raise OSError(-r, os.strerror(-r))
                 return None
-            self.ended = True
-            self.pidfd = -1
         return self.status.code
+
+    def await_end(self, double timeout):
+        """Wait, at most timeout seconds, until it has ended; or until a signal was handled.
+
+        At once where there is no descriptor.
+        """
+        cdef pollfd fd
+        cdef int ms = <int>ceil(min(max(timeout, 0) * 1000, <double>MAX_WAIT))
+        if self.pidfd < 0:
+            return
+        fd.fd = self.c.pidfd
+        fd.events = POLLIN
+        self.users += 1
+        with nogil:
+            poll(&fd, 1, ms)
+        self.users -= 1
+        self.tidy()
+        PyErr_CheckSignals()
+
+    def watch(self):
+        """Its descriptor, which stays open until unwatch(); -1 if there is none any more."""
+        if self.pidfd >= 0:
+            self.users += 1
+        return self.pidfd
+
+    def unwatch(self):
+        """Once for each watch() that returned a descriptor."""
+        self.users -= 1
+        self.tidy()
+
+    @property
+    def gone(self):
+        """True once it is known to have been reaped: its pid may be someone else's."""
+        return self.ended
 
     @property
     def lost(self):
-        """True if someone else reaped the child, so that its status is not known."""
+        """True if someone else reaped the child, and the kernel does not know its status.
+
+        It does since Linux 6.15.
+        """
         return bool(self.ended and self.status.lost)
 
     @property
     def rusage(self):
-        """resource.struct_rusage, once it has ended."""
+        """resource.struct_rusage, once it has ended; zero if someone else reaped it."""
         return _rusage(&self.status.usage) if self.ended else None
 
     def kill(self, int sig, bint group=False):
@@ -417,6 +500,82 @@ cdef class Child:
         cdef int r = fsp_kill(&self.c, group, sig)
         if r < 0:
             raise OSError(-r, os.strerror(-r))
+
+
+# Children that a Popen holds.  Someone else may reap them, and nobody ever ask for them again: so
+# that their descriptors go, they are looked at when there are twice as many as were left last time.
+
+cdef enum:
+    HELD_FIRST = 16
+
+cdef void *newest = NULL
+cdef Py_ssize_t n_held = 0
+cdef Py_ssize_t look_at = HELD_FIRST
+
+
+cdef void hold(Child child) noexcept:
+    global newest, n_held
+    if child.c.pidfd < 0:
+        return
+    if n_held >= look_at:
+        let_go()
+    child.older = newest
+    if newest != NULL:
+        (<Child>newest).newer = <void *>child
+    newest = <void *>child
+    child.held = True
+    n_held += 1
+
+
+cdef void release(Child child) noexcept:
+    global newest, n_held
+    if not child.held:
+        return
+    child.held = False
+    n_held -= 1
+    if child.older != NULL:
+        (<Child>child.older).newer = child.newer
+    if child.newer != NULL:
+        (<Child>child.newer).older = child.older
+    else:
+        newest = child.older
+    child.older = child.newer = NULL
+
+
+cdef bint let_go() noexcept:
+    """Close the descriptors of those that someone else reaped: were there any?"""
+    global look_at
+    cdef void *next = newest
+    cdef Child child
+    cdef fsp_status status
+    cdef bint found = False
+    while next != NULL:
+        child = <Child>next
+        next = child.older
+        if fsp_look(&child.c, &status) == 1:
+            child.end(&status)
+            found = True
+    look_at = max(HELD_FIRST, 2 * n_held)
+    return found
+
+
+cdef class ReturnCode:
+    """Popen.returncode: where it always is, and whoever sets it lets go of the child."""
+
+    def __get__(self, popen, owner):
+        if popen is None:
+            return self
+        try:
+            return (<dict>popen.__dict__)["returncode"]
+        except KeyError:
+            raise AttributeError("returncode") from None
+
+    def __set__(self, popen, code):
+        cdef dict attributes = popen.__dict__
+        attributes["returncode"] = code
+        if code is not None:
+            attributes["_core_child"] = None
+            attributes["_reaped"] = True
 
 
 def spawn(Plan plan not None, int stdin=-1, int stdout=-1, int stderr=-1):
@@ -428,6 +587,7 @@ def spawn(Plan plan not None, int stdin=-1, int stdout=-1, int stderr=-1):
     cdef fsp_stdio io
     cdef fsp_error error
     cdef Child child = Child.__new__(Child)
+    cdef fsp_child begun
     cdef fsp_plan *c = plan.get()
     cdef int r
     if _backend_error is not None:
@@ -436,11 +596,14 @@ def spawn(Plan plan not None, int stdin=-1, int stdout=-1, int stderr=-1):
     io.fd[1] = stdout
     io.fd[2] = stderr
     with nogil:
-        r = fsp_spawn(c, &io, 0, NULL, &child.c, &error)
+        r = fsp_spawn(c, &io, 0, NULL, &begun, &error)
+    if r < 0 and (error.err == EMFILE or error.err == ENFILE) and let_go():
+        with nogil:
+            r = fsp_spawn(c, &io, 0, NULL, &begun, &error)
     if r < 0:
         raise plan.error(&error)
-    child.pid = child.c.pid
-    child.pidfd = child.c.pidfd
+    child.begin(begun)
+    hold(child)
     return child
 
 
@@ -461,16 +624,16 @@ cdef class Start:
         """The Child, once; waits if need be. Raises what spawn() does."""
         cdef fsp_error error
         cdef Child child = Child.__new__(Child)
+        cdef fsp_child begun
         cdef int r
         if self.c.child.pid < 0:
             raise ValueError("it has ended")
         self.fd = -1
         with nogil:
-            r = fsp_start_end(&self.c, &child.c, &error)
+            r = fsp_start_end(&self.c, &begun, &error)
         if r < 0:
             raise self.plan.error(&error)
-        child.pid = child.c.pid
-        child.pidfd = child.c.pidfd
+        child.begin(begun)
         return child
 
 
@@ -515,8 +678,8 @@ def adopt(int pid):
     except OSError:
         return None
     child = Child.__new__(Child)
-    child.c.pid = child.pid = pid
-    child.c.pidfd = child.pidfd = pidfd
+    child.begin(fsp_child(pid, pidfd))
+    hold(child)
     return child
 
 
@@ -602,9 +765,7 @@ cdef class Talk:
     def detach(self):
         """A Child for the rest of its life, to be waited for by the caller."""
         cdef Child child = Child.__new__(Child)
-        child.c = self.c.child
-        child.pid = self.c.child.pid
-        child.pidfd = self.c.child.pidfd
+        child.begin(self.c.child)
         child.status = self.c.status
         child.ended = self.c.child.pid <= 0
         self.c.child.pid = self.c.child.pidfd = -1

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
-import select
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from time import monotonic
 from typing import Any, AnyStr
 
-from fastspawn._core import Child, Plan, adopt, spawn, tells_stages
+from fastspawn._core import Child, Plan, ReturnCode, adopt, spawn, tells_stages
 
 # What the standard library passes to Popen._execute_child. A version that passes something else
 # starts its children itself.
@@ -35,7 +34,7 @@ _UNDERSTOOD = list(inspect.signature(subprocess.Popen._execute_child).parameters
 SHELL = "/system/bin/sh" if hasattr(sys, "getandroidapilevel") else "/bin/sh"
 
 MAX_NAP = 3600.0
-"""Seconds for which poll(2) is asked to wait at a time; it counts milliseconds in an int."""
+"""Seconds for which a lock is asked to wait at a time; it has a limit."""
 
 
 def argument_vector(args: Any, shell: Any, executable: Any) -> list[Any]:
@@ -57,7 +56,8 @@ class Popen(subprocess.Popen[AnyStr]):
     The child is started without copying this process, whatever its size and number of open files,
     and without holding the GIL. wait() and communicate() with a timeout wait for the exit instead
     of looking for it, and a signal is never sent to another process that got the number of a
-    child that is gone.
+    child that is gone. Where someone else has reaped the child (SIGCHLD is ignored, a thread is in
+    waitpid(-1)), returncode is the true one since Linux 6.15, and before that subprocess's 0.
 
     preexec_fn, user, group and extra_groups are left to the standard library's own code, as is
     everything when subprocess._USE_VFORK is false.
@@ -166,18 +166,38 @@ class Popen(subprocess.Popen[AnyStr]):
             self._child_created = True
             self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 
-    def _handle_exitstatus(self, *args: Any, **options: Any) -> None:
-        """Called by whoever reaped the child. The pidfd is closed when nobody uses it any more."""
-        super()._handle_exitstatus(*args, **options)  # type: ignore[misc]
-        self._reaped = True
-        self._core_child = None
+    # Whoever learns the code sets it, asyncio's own transports and psutil from outside: from then
+    # on _core_child is None.
+    returncode: Any = ReturnCode()
 
-    def _look(self) -> None:
-        """Reap without waiting; under the lock."""
-        if self.returncode is None:
-            pid, status = self._try_wait(os.WNOHANG)  # type: ignore[attr-defined]
-            if pid == self.pid:
-                self._handle_exitstatus(status)
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        """waitpid(); under the lock. A status that someone else took is the kernel's to tell."""
+        child = self._core_child
+        if child is None:
+            found: tuple[int, int] = super()._try_wait(wait_flags)  # type: ignore[misc]
+            return found
+        if not child.gone:
+            with contextlib.suppress(ChildProcessError):
+                return os.waitpid(self.pid, wait_flags)
+        code = child.wait(not wait_flags & os.WNOHANG)
+        if code is None:
+            return 0, 0
+        return self.pid, -code if code < 0 else code << 8
+
+    def _internal_poll(self, _deadstate: int | None = None, **_: Any) -> int | None:
+        """poll(), also for who drops it, when this module may have no globals any more."""
+        child = self._core_child
+        if child is None:
+            code: int | None = super()._internal_poll(_deadstate)  # type: ignore[misc]
+            return code
+        lock = self._waitpid_lock  # type: ignore[attr-defined]
+        if lock.acquire(False):
+            try:
+                if self.returncode is None:
+                    self.returncode = child.wait(False)
+            finally:
+                lock.release()
+        return self.returncode  # type: ignore[no-any-return]
 
     def _wait(self, timeout: float | None) -> int:
         child = self._core_child
@@ -186,22 +206,21 @@ class Popen(subprocess.Popen[AnyStr]):
             return code
         lock = self._waitpid_lock  # type: ignore[attr-defined]
         end = monotonic() + timeout
-        ending = select.poll()
-        ending.register(child.pidfd, select.POLLIN)
         left = timeout
         while True:
             # Held by another thread that waits, or that is about to tell the return code.
             if lock.acquire(timeout=min(max(left, 0), MAX_NAP)):
                 try:
-                    self._look()
+                    if self.returncode is None:
+                        self.returncode = child.wait(False)
                 finally:
                     lock.release()
                 if self.returncode is not None:
-                    return self.returncode
+                    return self.returncode  # type: ignore[no-any-return]
             left = end - monotonic()
             if left <= 0:
                 raise subprocess.TimeoutExpired(self.args, timeout)
-            ending.poll(min(left, MAX_NAP) * 1000)
+            child.await_end(left)
 
     def send_signal(self, sig: int) -> None:
         """Send a signal to the child, if it is still there."""

@@ -36,7 +36,8 @@ class Result(_Base):
     cancelled: bool
     """the engine was closed while it ran"""
     lost: bool
-    """someone else reaped the child: returncode is 255, the real one is not known"""
+    """someone else reaped the child: returncode is 255, the real one is not known (before Linux
+    6.15)"""
 
     @classmethod
     def of(cls, argv: Iterable[object], job: Job) -> Result:

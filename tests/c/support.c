@@ -4,6 +4,7 @@
 #include "support.h"
 
 #include <dirent.h>
+#include <poll.h>
 #include <stdio.h>
 
 #include "tap.h"
@@ -213,6 +214,38 @@ void support_pipe(int fd[2], int floor) {
 
 void support_dup_to(int fd, int number) {
     CHECK_INT(dup2(fd, number), number);
+}
+
+bool support_remembers(void) {
+#if defined(__linux__) && defined(SYS_pidfd_open)
+    static int known; /* 1: it does, -1: it does not */
+    if (known) return known > 0;
+    struct sys_pidfd_info info = {.mask = SYS_PIDFD_INFO_EXIT};
+    int go[2], fd;
+    support_pipe(go, 3);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(go[1]);
+        _exit(read(go[0], go, 1) == 0 ? 7 : 1);
+    }
+    close(go[0]);
+    fd = (int)syscall(SYS_pidfd_open, pid, 0);
+    close(go[1]);
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) continue; /* SIGCHLD may be ignored */
+    if (fd >= 0) poll(&(struct pollfd){fd, 0, 0}, 1, 10000);
+    bool told = ioctl(fd, SYS_PIDFD_GET_INFO, &info) == 0 && info.mask & SYS_PIDFD_INFO_EXIT;
+    known = told && WEXITSTATUS(info.exit_code) == 7 ? 1 : -1;
+    close(fd);
+    return known > 0;
+#else
+    return false;
+#endif
+}
+
+void *support_reap_any(void *unused) {
+    (void)unused;
+    while (waitpid(-1, NULL, 0) < 0 && errno == EINTR) continue;
+    return NULL;
 }
 
 bool support_kill(long pid) {

@@ -97,6 +97,11 @@ void support_dup_to(int fd, int number);
 
 bool support_stopped(pid_t pid); /* a child of ours that is stopped */
 
+/* Does a pidfd tell the status that someone else was told (Linux 6.15)? */
+bool support_remembers(void);
+/* waitpid(-1), once: a thread. */
+void *support_reap_any(void *unused);
+
 /* Kill this one process: never, by a number that is missing, a group or everyone. */
 bool support_kill(long pid);
 

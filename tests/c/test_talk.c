@@ -257,6 +257,29 @@ static void lose_the_status(void *unused) {
     signal(SIGCHLD, SIG_IGN);
     REQUIRE(start(SHELL("echo out; exit 3"), collected, NULL, 0, &talk) == 0);
     CHECK_INT(talk_on(&talk, NEVER), 1);
+    bool lost = !support_remembers();
+    CHECK_INT(talk.status.lost, lost);
+    CHECK_INT(talk.status.code, lost ? 0 : 3);
+    expect_output(&talk, 0, "out\n");
+    fsp_talk_end(&talk);
+    REQUIRE(start(SHELL("kill -KILL $$"), collected, NULL, 0, &talk) == 0);
+    CHECK_INT(talk_on(&talk, NEVER), 1);
+    CHECK_INT(talk.status.code, lost ? 0 : -SIGKILL);
+    fsp_talk_end(&talk);
+}
+
+static void a_status_that_the_kernel_took(void) {
+    tap_fork(lose_the_status, NULL);
+}
+
+static void lose_the_status_for_good(void *unused) {
+    struct fsp_talk talk;
+    (void)unused;
+    signal(SIGCHLD, SIG_IGN);
+    faults_arm("pidfd_info", ENOTTY, 0, FAULTS_ALL);
+    REQUIRE(start(SHELL("echo out; exit 3"), collected, NULL, 0, &talk) == 0);
+    CHECK_INT(talk_on(&talk, NEVER), 1);
+    faults_off();
     CHECK_INT(talk.status.lost, 1);
     CHECK_INT(talk.status.code, 0);
     expect_output(&talk, 0, "out\n");
@@ -264,7 +287,7 @@ static void lose_the_status(void *unused) {
 }
 
 static void a_lost_status_is_told(void) {
-    tap_fork(lose_the_status, NULL);
+    tap_fork(lose_the_status_for_good, NULL);
 }
 
 /* ---- descriptors and failures ---- */
@@ -468,6 +491,7 @@ int main(int argc, char **argv) {
     RUN(a_deadline_for_a_child_that_never_stops_to_write);
     RUN(a_deadline_for_a_child_that_does_not_read);
     RUN(a_signal_interrupts_every_wait);
+    RUN(a_status_that_the_kernel_took);
     RUN(a_lost_status_is_told);
     RUN(our_own_stdio_is_closed);
     RUN(a_program_that_is_missing);

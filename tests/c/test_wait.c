@@ -206,15 +206,34 @@ static void interrupted_waits(void) {
     signal(SIGUSR1, SIG_DFL);
 }
 
-static void expect_lost(struct fsp_child *child) {
-    struct fsp_status status = {.lost = 0};
-    CHECK_INT(fsp_wait(child, 1, &status), 1);
-    CHECK_INT(status.lost, 1);
+static void expect_told_once(struct fsp_child *child, const struct fsp_status *status) {
+    CHECK_INT(status->usage.ru_maxrss, 0); /* nobody knows */
     CHECK_INT(child->pidfd, -1);
     faults_arm(NULL, EPERM, 0, FAULTS_ALL);
     CHECK_INT(fsp_kill(child, 0, SIGTERM), -ESRCH);
     CHECK_INT(faults_seen(), 0);
     faults_off();
+}
+
+static void expect_lost(struct fsp_child *child) {
+    struct fsp_status status = {.lost = 0};
+    CHECK_INT(fsp_wait(child, 1, &status), 1);
+    CHECK_INT(status.lost, 1);
+    CHECK_INT(status.code, 0);
+    expect_told_once(child, &status);
+}
+
+/* What someone else was told, where the kernel remembers it; lost where it does not. */
+static void expect_recalled(struct fsp_child *child, int code) {
+    struct fsp_status status = {.lost = 1};
+    if (child->pidfd < 0 || !support_remembers()) {
+        expect_lost(child);
+        return;
+    }
+    CHECK_INT(fsp_wait(child, 1, &status), 1);
+    CHECK_INT(status.lost, 0);
+    CHECK_INT(status.code, code);
+    expect_told_once(child, &status);
 }
 
 static void someone_else_reaped_it(void) {
@@ -235,7 +254,115 @@ static void someone_else_reaped_it(void) {
             CHECK_INT(faults_count_of("kill"), 0);
             faults_off();
         }
-        expect_lost(&child);
+        expect_recalled(&child, 3);
+    }
+}
+
+/* Script and code. */
+static const struct {
+    const char *script;
+    int code;
+} ends[] = {
+    {"exit 0",                                         0       },
+    {"exit 42",                                        42      },
+    {"exit 255",                                       255     },
+    {"kill -TERM $$",                                  -SIGTERM},
+    {"kill -KILL $$",                                  -SIGKILL},
+    {"ulimit -c unlimited 2>/dev/null; kill -ABRT $$", -SIGABRT}, /* with a core */
+};
+
+static void what_someone_else_was_told(void) {
+    struct fsp_child child;
+    struct fsp_status status;
+    for (size_t i = 0; i < LENGTH(ends); i++)
+        for (int block = 0; block < 2; block++) {
+            struct fsp_spec spec = SHELL(ends[i].script);
+            spec.cwd = support_dir();
+            REQUIRE(start(spec, &child));
+            CHECK_INT(waitpid(child.pid, NULL, 0), child.pid);
+            if (!block && support_remembers()) {
+                CHECK_INT(fsp_wait(&child, 0, &status), 1);
+                CHECK_INT(status.lost, 0);
+                CHECK_INT(status.code, ends[i].code);
+            } else {
+                expect_recalled(&child, ends[i].code);
+            }
+        }
+}
+
+/* Without the call, without the flag, and where a sandbox refuses it: as it always was. */
+static void kernels_that_do_not_remember(void) {
+    static const int errors[] = {ENOTTY, EINVAL, ESRCH, EPERM, ENOSYS};
+    struct fsp_child child;
+    struct fsp_status status = {.lost = 0};
+    for (size_t i = 0; i < LENGTH(errors); i++) {
+        REQUIRE(start(SHELL("exit 3"), &child));
+        CHECK_INT(waitpid(child.pid, NULL, 0), child.pid);
+        faults_arm("pidfd_info", errors[i], 0, FAULTS_ALL);
+        CHECK_INT(fsp_wait(&child, i & 1, &status), 1);
+        faults_off();
+        CHECK_INT(status.lost, 1);
+        CHECK_INT(status.code, 0);
+        CHECK_INT(child.pidfd, -1);
+    }
+}
+
+/* The descriptor is asked again until the one who reaps has let go of the process. */
+static void asked_too_early(void) {
+    struct fsp_child child;
+    if (!support_remembers()) return;
+    REQUIRE(start(SHELL("exit 5"), &child));
+    CHECK(WAIT_UNTIL(ended(child.pid)));
+    /* As if a reaper had it in hand: not ours to wait for, and not gone. */
+    faults_arm("waitid", ECHILD, 0, 1);
+    struct fsp_status status;
+    CHECK_INT(fsp_wait(&child, 0, &status), 0);
+    faults_off();
+    CHECK(child.pidfd >= 0);
+    pthread_t thread;
+    faults_arm("waitid", ECHILD, 0, 1);
+    CHECK_INT(pthread_create(&thread, NULL, support_reap_any, NULL), 0);
+    expect_recalled(&child, 5);
+    faults_off();
+    pthread_join(thread, NULL);
+}
+
+static void looking_takes_nothing(void) {
+    struct fsp_child child;
+    struct fsp_status status;
+    REQUIRE(start(SHELL("kill -STOP $$; exit 8"), &child));
+    CHECK(WAIT_UNTIL(support_stopped(child.pid)));
+    CHECK_INT(fsp_look(&child, &status), 0);
+    CHECK_INT(fsp_kill(&child, 0, SIGCONT), 0);
+    CHECK(WAIT_UNTIL(ended(child.pid)));
+    CHECK_INT(fsp_look(&child, &status), 0);
+    CHECK_INT(waitpid(child.pid, NULL, 0), child.pid);
+    CHECK_INT(fsp_look(&child, &status), 1);
+    CHECK_INT(status.lost, !support_remembers());
+    CHECK_INT(status.code, support_remembers() ? 8 : 0);
+    CHECK(child.pidfd >= 0);
+    drop_pidfd(&child);
+    CHECK_INT(fsp_look(&child, &status), 0);
+}
+
+/* Its parent's child is none of a fork's, though the fork has the descriptor: no wait for its
+ * end, and no status. */
+static void not_our_child(void) {
+    struct fsp_child child;
+    struct fsp_status status = {.lost = 0};
+    for (int dead = 0; dead < 2; dead++) {
+        REQUIRE(start(SHELL(dead ? "exit 3" : "kill -STOP $$; exit 3"), &child));
+        CHECK(WAIT_UNTIL(dead ? ended(child.pid) : support_stopped(child.pid)));
+        pid_t fork_pid = fork();
+        if (fork_pid == 0) {
+            struct fsp_child copy = child;
+            _exit(fsp_wait(&copy, 1, &status) == 1 && status.lost ? 0 : 1);
+        }
+        int code;
+        CHECK_INT(waitpid(fork_pid, &code, 0), fork_pid);
+        CHECK_INT(code, 0);
+        CHECK_INT(fsp_kill(&child, 0, SIGCONT), 0);
+        expect_end(&child, 3);
     }
 }
 
@@ -253,11 +380,30 @@ static void children_are_ignored(void) {
         for (int pidfd = 0; pidfd < 2; pidfd++) {
             REQUIRE(start(SHELL("exit 3"), &child));
             if (!pidfd) drop_pidfd(&child);
-            expect_lost(&child);
+            expect_recalled(&child, 3);
+            REQUIRE(start(SHELL("kill -KILL $$"), &child));
+            if (!pidfd) drop_pidfd(&child);
+            expect_recalled(&child, -SIGKILL);
         }
         CHECK_INT(support_spawn(&bad, &inherit, &child, &error), -ENOENT);
     }
     sigaction(SIGCHLD, &before, NULL);
+}
+
+/* Whoever comes first: the status is never lost, and never another's. */
+static void a_race_for_the_status(void) {
+    struct fsp_child child;
+    struct fsp_status status;
+    if (!support_remembers()) return;
+    for (int i = 0; i < 100; i++) {
+        pthread_t thread;
+        REQUIRE(start(SHELL("exit 42"), &child));
+        CHECK_INT(pthread_create(&thread, NULL, support_reap_any, NULL), 0);
+        CHECK_INT(fsp_wait(&child, 1, &status), 1);
+        CHECK_INT(status.lost, 0);
+        CHECK_INT(status.code, 42);
+        pthread_join(thread, NULL);
+    }
 }
 
 /* ---- signals ---- */
@@ -382,7 +528,13 @@ static void with_each_backend(void) {
     RUN(waiting_on_a_pidfd_that_does_not_block);
     RUN(interrupted_waits);
     RUN(someone_else_reaped_it);
+    RUN(what_someone_else_was_told);
+    RUN(kernels_that_do_not_remember);
+    RUN(asked_too_early);
+    RUN(looking_takes_nothing);
+    RUN(not_our_child);
     RUN(children_are_ignored);
+    RUN(a_race_for_the_status);
     RUN(none_after_the_end);
     RUN(has_exited_does_not_reap);
     RUN(a_whole_group);

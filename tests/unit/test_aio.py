@@ -30,10 +30,12 @@ from support import (
     gone,
     open_fds,
     own_threads,
+    remembers,
     run_script,
     same_error,
     script,
     sh,
+    sigchld_ignored,
 )
 
 BIG = bytes(range(256)) * 8192
@@ -230,8 +232,25 @@ async def test_another_reaps_it(caplog: pytest.LogCaptureFixture) -> None:
     process = await aio.create_subprocess_exec("cat", stdin=PIPE)
     process.stdin.close()  # type: ignore[union-attr]
     os.waitpid(process.pid, 0)
-    assert await process.wait() == 255
-    assert "Unknown child process" in caplog.text
+    assert await process.wait() == (0 if remembers() else 255)
+    assert ("Unknown child process" in caplog.text) is not remembers()
+
+
+@pytest.mark.parametrize(("end", "code"), [("exit 42", 42), ("kill -9 $$", -9)])
+@pytest.mark.skipif(not remembers(), reason="the kernel does not remember")
+def test_sigchld_ignored(run: Run, end: str, code: int) -> None:
+    async def all_ways() -> None:
+        for _ in range(10):
+            process = await aio.create_subprocess_exec(*sh(end))
+            assert await process.wait() == code
+            process = await aio.create_subprocess_exec(*sh("echo x; " + end), stdout=PIPE)
+            assert await process.communicate() == (b"x\n", None)
+            assert process.returncode == code
+            result = await aio.run(sh(end))
+            assert (result.returncode, result.lost) == (code, False)
+
+    with sigchld_ignored():
+        run(all_ways())
 
 
 async def test_popen_of_a_process() -> None:

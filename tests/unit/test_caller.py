@@ -17,7 +17,19 @@ import pytest
 
 from fastspawn import _core
 from fastspawn._core import Child, Plan
-from support import LINUX, failure, is_alive, own_children, poll, same_error, script, sh
+from support import (
+    LINUX,
+    failure,
+    is_alive,
+    own_children,
+    poll,
+    remembers,
+    remembers_at_once,
+    same_error,
+    script,
+    sh,
+    sigchld_ignored,
+)
 
 
 def plan(argv: list[Any], **options: Any) -> Plan:
@@ -330,25 +342,78 @@ def test_rusage() -> None:
     assert type(child.rusage).__name__ == "struct_rusage"
 
 
-def test_lost() -> None:
-    child = _core.spawn(plan(sh("exit 7")))
-    assert os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]) == 7
+@pytest.mark.parametrize("block", [True, False])
+@pytest.mark.parametrize(("end", "code"), [("exit 7", 7), ("kill -9 $$", -9)])
+def test_reaped_by_someone_else(block: bool, end: str, code: int) -> None:
+    child = _core.spawn(plan(sh(end)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]) == code
     with pytest.raises(ProcessLookupError):
         child.kill(signal.SIGKILL)
-    child.wait()
-    assert child.lost
+    assert (child.wait(block), child.lost) == ((code, False) if remembers() else (0, True))
     assert child.pidfd == -1
+    assert child.rusage is not None
+    assert child.rusage.ru_maxrss == 0
 
 
-def test_lost_since_sigchld_is_ignored() -> None:
-    handler = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    try:
-        children = [_core.spawn(plan(sh("exit 7"))) for _ in range(20)]
-        for child in children:
-            child.wait()
-    finally:
-        signal.signal(signal.SIGCHLD, handler)
-    assert all(child.lost for child in children)
+def test_sigchld_is_ignored() -> None:
+    with sigchld_ignored():
+        children = [_core.spawn(plan(sh(f"exit {i}"))) for i in range(20)]
+        codes = [child.wait() for child in children]
+    if remembers_at_once():
+        assert codes == list(range(20))
+    else:
+        assert all(child.lost for child in children) or remembers()
+
+
+def test_descriptors_of_those_that_are_gone() -> None:
+    """Nobody asked for them: they go when others come."""
+    children = []
+    for _ in range(300):
+        children.append(_core.spawn(plan(["true"])))
+        os.waitpid(children[-1].pid, 0)
+    assert sum(child.pidfd >= 0 for child in children) <= 16
+    assert [child.wait(False) for child in children] == [0] * 300
+    assert all(child.pidfd == -1 for child in children)
+
+
+def test_descriptors_of_those_that_are_not() -> None:
+    """A child that runs, or was not waited for, keeps its own."""
+    read, write = os.pipe()
+    children = [_core.spawn(plan(["cat"]), stdin=read) for _ in range(50)]
+    os.close(read)
+    fds = [child.pidfd for child in children]
+    os.close(write)
+    children += [_core.spawn(plan(["true"])) for _ in range(50)]
+    assert fds == [child.pidfd for child in children[:50]]
+    assert [child.wait() for child in children] == [0] * 100
+
+
+@pytest.mark.skipif(not LINUX, reason="there are no pidfds")
+def test_a_descriptor_that_is_watched_stays() -> None:
+    child = _core.spawn(plan(["true"]))
+    fd = child.watch()
+    os.waitpid(child.pid, 0)
+    others = [_core.spawn(plan(["true"])) for _ in range(40)]
+    assert [other.wait() for other in others] == [0] * 40
+    assert child.wait() == 0
+    assert (child.pidfd, child.watch()) == (-1, -1)
+    os.fstat(fd)
+    child.unwatch()
+    assert isinstance(failure(lambda: os.fstat(fd)), OSError)
+
+
+def test_await_end() -> None:
+    child = _core.spawn(plan(["sleep", "60"]))
+    child.await_end(0)
+    child.await_end(0.01)
+    assert child.wait(False) is None
+    thread = threading.Thread(target=child.await_end, args=[60])
+    thread.start()
+    child.kill(signal.SIGKILL)
+    child.await_end(60)
+    assert child.wait() == -signal.SIGKILL
+    child.await_end(60)
+    thread.join()
 
 
 def test_child_that_was_never_spawned() -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import select
 import subprocess
 import sys
 import time
@@ -160,7 +159,5 @@ def await_end(child: _core.Child | None, timeout: float) -> None:
     """Wait, at most timeout seconds, until the child may have ended."""
     if child is None or child.pidfd < 0:
         time.sleep(min(timeout, 0.001))
-        return
-    poll = select.poll()
-    poll.register(child.pidfd, select.POLLIN)
-    poll.poll(timeout * 1000)
+    else:
+        child.await_end(timeout)

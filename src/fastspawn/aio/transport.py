@@ -119,7 +119,7 @@ class SubprocessTransport(_Base):  # type: ignore[misc]
     # ---- the end --------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        fd = -1 if self._child is None else self._child.pidfd
+        fd = -1 if self._child is None else self._child.watch()
         if fd < 0:
             self._nap = min(self._nap * 1.5, NAP[1])
             self._real_loop.call_later(self._nap, self._look)
@@ -130,9 +130,9 @@ class SubprocessTransport(_Base):  # type: ignore[misc]
     def _look(self) -> None:
         """It has ended, or seems to have."""
         if self._watched >= 0:
-            # Before the reap, which closes the descriptor.
             self._real_loop.remove_reader(self._watched)
             self._watched = -1
+            self._child.unwatch()
         code = self._reap()
         if code is None:
             self._watch()
