@@ -13,7 +13,7 @@ import warnings
 from types import FrameType
 from typing import Any
 
-from fastspawn import _core
+from fastspawn import _core, _seeds
 
 _READERS = (io.TextIOWrapper, io.BufferedReader, io.BufferedRandom)
 
@@ -33,9 +33,9 @@ def checkpoint() -> None:
     at once, so the same program runs everywhere.
 
     What was printed above is the first request's. Forks share what is random by start only: the
-    hash seed, and whatever the program drew above; ``random``, ``uuid``, ``ssl`` and numpy's global
-    generator are seeded anew. At the end exit handlers run and streams are flushed, but modules
-    are not taken down: their objects' finalizers do not run.
+    hash seed, and whatever the program drew above; ``random``, ``uuid``, ``ssl``, sqlite3's
+    ``random()`` and numpy's global generator are seeded anew. At the end exit handlers run and
+    streams are flushed, but modules are not taken down: their objects' finalizers do not run.
 
     Handlers of forks run around each: Python's (``os.register_at_fork``) and those of libraries
     (pthread_atfork(3)). With more than one thread once those before a fork have run, nothing is
@@ -49,6 +49,7 @@ def checkpoint() -> None:
     # Here, once, and not in each fork: whatever a fork touches, it copies.
     readers = _stdin_readers()
     at_end = _watch_end()
+    _seeds.keep()
     gc.freeze()
     result = _core._checkpoint(_files())
     if result < 0:
@@ -106,9 +107,7 @@ def _take_request(before: list[bytes], readers: list[Any]) -> None:
     environ._data.update(entry.split(b"=", 1) for entry in _core._environment() if b"=" in entry)
     _forget_input(readers)
     _reopen_stdin()
-    numpy_random: Any = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
+    _seeds.renew()
 
 
 def _forget_input(readers: list[Any]) -> None:

@@ -1253,6 +1253,32 @@ def _keep(object thing):
     Py_INCREF(thing)
 
 
+cdef extern from "<dlfcn.h>" nogil:
+    int RTLD_LAZY
+    int RTLD_NOLOAD
+    void *dlopen(const char *, int)
+    void *dlsym(void *, const char *)
+
+
+ctypedef void (*sqlite_randomness)(int, void *) noexcept nogil
+cdef sqlite_randomness _sqlite_randomness = NULL
+
+
+def _find_sqlite(file):
+    """Look for SQLite in what the module of this file (or the interpreter) is linked with."""
+    global _sqlite_randomness
+    cdef bytes path = None if file is None else os.fsencode(file)
+    cdef void *library = dlopen(NULL if path is None else <char *>path, RTLD_LAZY | RTLD_NOLOAD)
+    if library != NULL:
+        _sqlite_randomness = <sqlite_randomness>dlsym(library, b"sqlite3_randomness")
+
+
+def _reseed_sqlite():
+    """It forgets its random state; what it draws next, it seeds by the system (sqlite3.h)."""
+    if _sqlite_randomness != NULL:
+        _sqlite_randomness(0, NULL)
+
+
 def _checkpoint(list files not None):
     """fastspawn_checkpoint(), with Python's hooks around each fork; see there for the result.
 

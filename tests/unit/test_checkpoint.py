@@ -115,10 +115,12 @@ def test_a_decoder_in_the_middle_of_a_character(run: Run, tmp_path: Path) -> Non
 
 SEEDS = {
     "random": "import random\ndraw = lambda: random.random()\n",
-    "uuid": "import uuid\ndraw = lambda: (uuid.uuid4(), uuid.uuid1())\n",
+    "uuid": "import uuid\ndraw = uuid.uuid4\n",
     "secrets": "import secrets\ndraw = lambda: secrets.token_hex()\n",
     "ssl": "import ssl\nssl.RAND_bytes(8)\ndraw = lambda: ssl.RAND_bytes(8)\n",
     "tempfile": "import tempfile\ntempfile.mktemp()\ndraw = lambda: tempfile.mktemp()\n",
+    "sqlite3": "import sqlite3\ndb = sqlite3.connect(':memory:')\n"
+    "draw = lambda: db.execute('select random()').fetchone()\n",
     "numpy": "import numpy.random\nnumpy.random.rand()\ndraw = lambda: numpy.random.rand()\n",
 }
 
@@ -136,6 +138,26 @@ def test_what_is_random_differs(run: Run, tmp_path: Path, name: str) -> None:
     results = run(answers(Command([sys.executable, path]), [b""] * 6))
     assert all(result.returncode == 0 for result in results)
     assert len({result.stdout for result in results}) == 6
+
+
+@pytest.mark.parametrize("source", ["libuuid", "uuid"])
+def test_two_forks_in_one_moment(run: Run, tmp_path: Path, source: str) -> None:
+    """Their uuid1 differ by the clock sequence alone."""
+    path = script(
+        tmp_path,
+        "import time, uuid\n"
+        + ("uuid._generate_time_safe = None\n" if source == "uuid" else "")
+        + "node = uuid.uuid1().node\ncheckpoint()\n"
+        "now = uuid.uuid1()\n"
+        "assert (now.version, now.variant, now.node) == (1, uuid.RFC_4122, node), now\n"
+        "assert abs(now.time / 1e7 - 12219292800 - time.time()) < 3600\n"
+        "print(now.clock_seq, uuid._last_timestamp in (None, now.time))\n",
+    )
+    results = run(answers(Command([sys.executable, path]), [b""] * 6))
+    assert all(result.returncode == 0 for result in results), results
+    sequences, times = zip(*(result.stdout.split() for result in results), strict=True)
+    assert len(set(sequences)) > 2
+    assert set(times) == {b"True"}
 
 
 def test_the_environment_is_the_requests(run: Run, tmp_path: Path) -> None:
