@@ -37,7 +37,7 @@ SAN_ENV = $(foreach lib,$(SAN_LIB),ASAN_OPTIONS=detect_leaks=0 \
 export FASTSPAWN_SANITIZE FASTSPAWN_COVERAGE FASTSPAWN_DEBUG
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-py test-backends test-cpython cpython test-c test-musl tsan soak lint \
+.PHONY: help serve test test-py test-backends test-cpython cpython test-c test-musl test-libcs tsan soak lint \
 	typing format peers bench report check-page wheel cross build clean
 
 help: ## list the targets
@@ -84,6 +84,16 @@ test-c: ## the C tests under ASan and UBSan, with each compiler found
 
 test-musl: ## the C tests on musl, with Debian's musl-tools beside another libc
 	@$(C_MAKE) check CC=musl-gcc PRELOAD_CC=$(firstword $(COMPILERS))
+
+# Of Debian: 2.36, 2.41, 2.43.  None may be older than the machine's own.
+LIBCS ?= bookworm trixie unstable
+LIBC_TESTS := $(filter-out %_soak.py %_world.py,$(wildcard tests/unit/test_template*.py \
+	tests/unit/test_effect*.py tests/unit/test_checkpoint*.py tests/unit/test_snapshot_semantics.py))
+
+test-libcs: $(BUILD_STAMP) $(call group,test) ## the tests of templates on other glibcs (as root; LIBCS=...)
+	@set -e; for libc in $(LIBCS); do echo "glibc of $$libc"; \
+	    $(BIN)/python tests/libcs.py $$libc $(BIN)/python -m pytest \
+	        $(LIBC_TESTS) $(ARGS); done
 
 tsan: ## the engine's C tests under TSan
 	@$(C_MAKE) check CC=$(firstword $(COMPILERS)) SANITIZE=thread REQUIRE_SANITIZER=1 \

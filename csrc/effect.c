@@ -32,7 +32,6 @@
 #include <linux/futex.h>
 #include <stddef.h>
 #include <sys/prctl.h>
-#include <sys/vfs.h>
 #include <ucontext.h>
 
 #ifndef PR_SET_SYSCALL_USER_DISPATCH
@@ -50,21 +49,6 @@
 #define MAX_OWNERS 32
 #define MAX_SEARCH (64l * 1024 * 1024)
 
-/* A file system whose files are their names' content, and not the kernel's news (statfs(2)). */
-static const long file_systems[] = {
-    0xef53,     /* ext2, 3, 4 */
-    0x58465342, /* xfs */
-    0x9123683e, /* btrfs */
-    0x01021994, /* tmpfs */
-    0x858458f6, /* ramfs */
-    0x794c7630, /* overlayfs */
-    0x73717368, /* squashfs */
-    0xe0f5e1e2, /* erofs */
-    0xf2f52010, /* f2fs */
-    0x2fc12fc1, /* zfs */
-    0xca451a4e, /* bcachefs */
-};
-
 /* What tells of a system call, of the vDSO or rdtsc, and of a program's own faults. */
 static const int watched_signals[] = {SIGSYS, SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
 #define NWATCHED (sizeof watched_signals / sizeof *watched_signals)
@@ -76,9 +60,12 @@ static struct {
     bool opened[MAX_FD];
     int nfds;                        /* one more than the highest that was ever opened */
     struct ksigaction own[NWATCHED]; /* what the program believes them to be */
+    uint64_t blocked;                /* those of them that it believes it has blocked */
+    const char *random;              /* getrandom in the vDSO */
     int tid, *owner[MAX_OWNERS];
     size_t nowners;
     long searched;
+    enum fsp_refusal why; /* it cannot be a template here */
     unsigned calls;
 } watch;
 
@@ -86,23 +73,6 @@ static struct {
 
 static bool is_opened(long fd) {
     return fd >= 0 && fd < MAX_FD && watch.opened[fd];
-}
-
-static bool is_listed(long type) {
-    for (size_t i = 0; i < sizeof file_systems / sizeof *file_systems; i++)
-        if (file_systems[i] == type) return true;
-    return false;
-}
-
-/* Its content (or what stat says of it) depends on nothing but changes to the file itself. */
-static bool is_plain_path(const char *path, bool follow) {
-    struct stat st;
-    struct statfs fs;
-    long r = raw(newfstatat, AT_FDCWD, path, &st, follow ? 0 : AT_SYMLINK_NOFOLLOW);
-    if (r < 0) return r != -EFAULT;
-    if (S_ISLNK(st.st_mode)) return true;
-    if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode)) return false;
-    return raw(statfs, path, &fs) == 0 && is_listed(fs.f_type);
 }
 
 /* ---- the calls that are pure: each takes the registers and says whether it was one ---- */
@@ -127,9 +97,10 @@ static bool pass_if(struct call *c, bool pure) {
  * there. */
 static bool open_file(struct call *c, int dir, const char *path, long flags) {
     const long harmless = O_RDONLY | O_CLOEXEC | O_NOCTTY | 0100000 /* O_LARGEFILE */;
-    if (flags & ~harmless || !is_plain_path(path, true)) return false;
-    if (dir != AT_FDCWD && *path != '/') return false;
-    if (!inputs_add(path, FSP_SNAP_FOLLOW)) return false;
+    char buf[PATH_MAX];
+    const char *name = flags & ~harmless ? NULL : plain_name(path, true, buf, sizeof buf);
+    if (name == NULL || (dir != AT_FDCWD && *path != '/')) return false;
+    if (!inputs_add(name, FSP_SNAP_FOLLOW)) return false;
     pass(c);
     if (c->result < 0) return true;
     if (c->result >= MAX_FD || c->result < 3) {
@@ -148,9 +119,16 @@ static bool close_file(struct call *c) {
 
 /* What is said of a name: noted, access time and all. */
 static bool look_at(struct call *c, long dir, const char *path, bool follow) {
-    if (!is_plain_path(path, follow)) return false;
-    if ((int)dir != AT_FDCWD && *path != '/') return false;
-    return inputs_add(path, FSP_SNAP_STAT | (follow ? FSP_SNAP_FOLLOW : 0)) && pass(c);
+    char buf[PATH_MAX];
+    const char *name = plain_name(path, follow, buf, sizeof buf);
+    if (name == NULL || ((int)dir != AT_FDCWD && *path != '/')) return false;
+    return inputs_add(name, FSP_SNAP_STAT | (follow ? FSP_SNAP_FOLLOW : 0)) && pass(c);
+}
+
+/* Of the program's own, which is mapped and so an input already, a fork reads the same. */
+static bool read_link(struct call *c, long dir, const char *path) {
+    char buf[PATH_MAX];
+    return look_at(c, dir, path, false) || (plain_program(path, buf, sizeof buf) && pass(c));
 }
 
 static bool look_at_with(struct call *c, long dir, const char *path, long flags) {
@@ -158,12 +136,58 @@ static bool look_at_with(struct call *c, long dir, const char *path, long flags)
     return path && look_at(c, dir, path, !(flags & AT_SYMLINK_NOFOLLOW));
 }
 
-/* Memory of its own, or of a file that it may read; not memory that forks would share. */
+#ifndef MAP_DROPPABLE /* Linux 6.11 */
+#define MAP_DROPPABLE 8
+#endif
+
+/* Memory of its own, or of a file that it may read; not memory that forks would share.  What may
+ * be dropped at any time is zeros in a fork, as it may be here. */
 static bool map_memory(struct call *c) {
     long prot = c->arg[2], flags = c->arg[3];
     bool mine = flags & MAP_PRIVATE || !(prot & PROT_WRITE);
-    if (flags & MAP_ANONYMOUS) return pass_if(c, flags & MAP_PRIVATE);
+    if (flags & MAP_ANONYMOUS)
+        return pass_if(c, flags & MAP_PRIVATE || (flags & MAP_TYPE) == MAP_DROPPABLE);
     return pass_if(c, mine && is_opened((int)c->arg[4]));
+}
+
+#ifndef MADV_POPULATE_READ /* Linux 5.14 */
+#define MADV_POPULATE_READ  22
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLD /* 5.4 */
+#define MADV_COLD    20
+#define MADV_PAGEOUT 21
+#endif
+#ifndef MADV_GUARD_INSTALL /* 6.13 */
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE  103
+#endif
+
+/* Not what keeps memory, or its content, from a fork (MADV_DONTFORK, MADV_WIPEONFORK). */
+static bool advise(struct call *c) {
+    switch (c->arg[2]) {
+    case MADV_NORMAL:
+    case MADV_RANDOM:
+    case MADV_SEQUENTIAL:
+    case MADV_WILLNEED:
+    case MADV_DONTNEED:
+    case MADV_FREE:
+    case MADV_DOFORK:
+    case MADV_KEEPONFORK:
+    case MADV_HUGEPAGE:
+    case MADV_NOHUGEPAGE:
+    case MADV_DONTDUMP:
+    case MADV_DODUMP:
+    case MADV_COLD:
+    case MADV_PAGEOUT:
+    case MADV_POPULATE_READ:
+    case MADV_POPULATE_WRITE:
+    case MADV_GUARD_INSTALL:
+    case MADV_GUARD_REMOVE:
+        return pass(c);
+    default:
+        return false;
+    }
 }
 
 static bool query_descriptor(struct call *c) {
@@ -187,10 +211,16 @@ static bool set_action(struct call *c) {
     return pass(c);
 }
 
-#define SIGSYS_BIT ((uint64_t)1 << (SIGSYS - 1))
+static uint64_t watched_bits(void) {
+    uint64_t bits = 0;
+    for (size_t i = 0; i < NWATCHED; i++) bits |= (uint64_t)1 << (watched_signals[i] - 1);
+    return bits;
+}
 
+/* Signals that would then not be seen are blocked in the fork only. */
 static bool set_mask(struct call *c) {
-    uint64_t *mask = (uint64_t *)&c->context->uc_sigmask, before = *mask, after = before;
+    uint64_t *mask = (uint64_t *)&c->context->uc_sigmask;
+    uint64_t before = *mask | watch.blocked, after = before;
     const uint64_t *set = (const void *)c->arg[1];
     uint64_t *old = (void *)c->arg[2];
     if (c->arg[3] != sizeof *mask) return false;
@@ -202,9 +232,9 @@ static bool set_mask(struct call *c) {
         after = *set;
     else if (set)
         return false;
-    if (after & SIGSYS_BIT) return false; /* it could not be watched any more */
     if (old) *old = before;
-    *mask = after;
+    watch.blocked = after & watched_bits();
+    *mask = after & ~watch.blocked;
     c->result = 0;
     return true;
 }
@@ -224,8 +254,9 @@ static bool is_pure(struct call *c) {
     case SYS_munmap:
     case SYS_mprotect:
     case SYS_mremap:
-    case SYS_madvise:
         return pass(c);
+    case SYS_madvise:
+        return advise(c);
     case SYS_mmap:
         return map_memory(c);
 
@@ -254,9 +285,9 @@ static bool is_pure(struct call *c) {
     case SYS_access:
         return look_at(c, AT_FDCWD, (const char *)a[0], true);
     case SYS_readlink:
-        return look_at(c, AT_FDCWD, (const char *)a[0], false);
+        return read_link(c, AT_FDCWD, (const char *)a[0]);
     case SYS_readlinkat:
-        return look_at(c, a[0], (const char *)a[1], false);
+        return read_link(c, a[0], (const char *)a[1]);
     case SYS_newfstatat:
         return look_at_with(c, a[0], (const char *)a[1], a[3]);
     case SYS_statx:
@@ -334,7 +365,10 @@ static bool is_rwlock_writer(const char *at) {
 static bool find_owners_in(char *start, char *end) {
     for (char *at = start + MARGIN; at < end - MARGIN; at += sizeof(int)) {
         if (*(int *)at != watch.tid || !(is_mutex_owner(at) || is_rwlock_writer(at))) continue;
-        if (watch.nowners == MAX_OWNERS) return false;
+        if (watch.nowners == MAX_OWNERS) {
+            watch.why = FSP_REFUSED_LOCKS;
+            return false;
+        }
         watch.owner[watch.nowners++] = (int *)at;
     }
     return true;
@@ -353,7 +387,10 @@ static bool find_owners(char *start, char *end) {
     const char *own = (const char *)&watch;
     char there[256], *from = NULL;
     if (own >= start && own < end) return true;
-    if (watch.searched > MAX_SEARCH || end - start > MAX_SEARCH) return false;
+    if (watch.searched > MAX_SEARCH || end - start > MAX_SEARCH) {
+        watch.why = FSP_REFUSED_MEMORY;
+        return false;
+    }
     watch.searched += end - start;
     for (char *at = start; at < end;) {
         size_t n = (size_t)(end - at) / PAGE;
@@ -404,15 +441,17 @@ static void unwatch(void) {
     if (watch.vdso) raw(mprotect, watch.vdso, watch.vdso_size, PROT_READ | PROT_EXEC);
 }
 
-static void stop(int before) {
+static void stop(int before, ucontext_t *context) {
     int error = errno; /* handlers of forks may set it, between any two instructions */
     watch.tid = (int)raw(gettid, 0);
-    if (!maps_for_each_writable(find_owners)) preload_refuse(FSP_REFUSED_MEMORY);
+    if (!maps_for_each_writable(find_owners))
+        preload_refuse(watch.why ? watch.why : FSP_REFUSED_PROC);
     unwatch();
     merge_locale();
     release(preload_serve(before, watch.calls));
     atfork_child();
     errno = error;
+    *(uint64_t *)&context->uc_sigmask |= watch.blocked;
 }
 
 static void on_call(int sig, siginfo_t *info, void *context) {
@@ -429,13 +468,13 @@ static void on_call(int sig, siginfo_t *info, void *context) {
         watch.calls++;
         return;
     }
-    stop(info->si_syscall);
+    stop(info->si_syscall, context);
     r[REG_RIP] -= SYSCALL_SIZE;
 }
 
 static void on_fault(int sig, siginfo_t *info, void *context) {
-    (void)info, (void)context;
-    stop(-sig);
+    bool random = watch.random && info->si_addr == watch.random;
+    stop(random ? SYS_getrandom : -sig, context);
 }
 
 /* The return from a handler is a system call too, and libc's own would be watched. */
@@ -461,20 +500,31 @@ static long install_handlers(void) {
     return r;
 }
 
+/* Linux 6.11; what a program stops before there is no clock. */
+static void find_random(void) {
+    void *vdso = dlopen("linux-vdso.so.1", RTLD_LAZY | RTLD_NOLOAD);
+    if (vdso == NULL) return;
+    watch.random = dlsym(vdso, "__vdso_getrandom");
+    dlclose(vdso);
+    dlerror(); /* of what was not found */
+}
+
 /* This object's code: its own calls are not watched. */
 __attribute__((visibility("hidden"))) extern const char __ehdr_start[], etext[];
 
 enum fsp_refusal effect_watch(void) {
-    if (dlsym(RTLD_DEFAULT, "gnu_get_libc_version") == NULL) return FSP_REFUSED_EFFECT;
+    if (dlsym(RTLD_DEFAULT, "gnu_get_libc_version") == NULL) return FSP_REFUSED_LIBC;
+    if (!plain_can()) return FSP_REFUSED_DISPATCH;
+    find_random();
     if (maps_find_vdso(&watch.vdso, &watch.vdso_size) &&
         raw(mprotect, watch.vdso, watch.vdso_size, PROT_NONE) < 0)
-        return FSP_REFUSED_EFFECT; /* sealed */
-    if (install_handlers() < 0 || raw(prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0) < 0)
-        return FSP_REFUSED_EFFECT;
+        return FSP_REFUSED_VDSO;
+    if (install_handlers() < 0) return FSP_REFUSED_DISPATCH;
+    if (raw(prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0) < 0) return FSP_REFUSED_TSC;
     watch.selector = DISPATCH_BLOCK;
     long r = raw(prctl, PR_SET_SYSCALL_USER_DISPATCH, DISPATCH_ON, __ehdr_start,
                  etext - __ehdr_start, &watch.selector);
-    return r < 0 ? FSP_REFUSED_EFFECT : FSP_REFUSED_NOT;
+    return r < 0 ? FSP_REFUSED_DISPATCH : FSP_REFUSED_NOT;
 }
 
 #else

@@ -391,12 +391,20 @@ enum fsp_refusal {
     FSP_REFUSED_TIME,    /* it did not reach main in time */
     FSP_REFUSED_BUILD,   /* it speaks another version of the protocol */
     FSP_REFUSED_THREADS, /* it has several threads before main */
-    FSP_REFUSED_PROC,    /* it cannot count its threads: /proc is missing */
+    FSP_REFUSED_PROC,    /* it cannot look at itself: /proc is missing */
     FSP_REFUSED_KERNEL,  /* no PR_GET_TID_ADDRESS (CONFIG_CHECKPOINT_RESTORE) */
-    FSP_REFUSED_EFFECT,  /* no way to watch for the first effect: kernel or architecture */
+    FSP_REFUSED_EFFECT,  /* no way to watch for the first effect on this architecture */
     FSP_REFUSED_INPUTS,  /* it came from more files than can be watched for change */
     FSP_REFUSED_MEMORY,  /* it has more memory than can be searched for held locks */
     FSP_REFUSED_ATFORK,  /* it has registered more handlers of forks than can be run */
+    FSP_REFUSED_TID,     /* its libc keeps the thread's id where it cannot be found */
+    /* ... no way to watch: */
+    FSP_REFUSED_LIBC,     /* its libc is not glibc */
+    FSP_REFUSED_DISPATCH, /* no Syscall User Dispatch, or no openat2(2) */
+    FSP_REFUSED_VDSO,     /* its vDSO is sealed: mseal(2) */
+    FSP_REFUSED_TSC,      /* rdtsc cannot be trapped: PR_SET_TSC */
+    FSP_REFUSED_LOCKS,    /* it holds more locks than can be given to a fork */
+    FSP_REFUSED_UNFORKED, /* it has memory that a fork does not get: madvise(2) */
 };
 
 struct fsp_template_state {

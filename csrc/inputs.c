@@ -97,9 +97,13 @@ static bool add_mapping(char *line, void *arg) {
     return true;
 }
 
-bool inputs_add_mapped(void) {
-    bool all = true;
-    return maps_for_each(add_mapping, &all) && all;
+enum fsp_refusal inputs_add_mapped(bool late) {
+    bool all = true, forked = true;
+    bool there =
+        late ? maps_for_each(add_mapping, &all) : maps_for_each_forked(add_mapping, &all, &forked);
+    if (!there) return FSP_REFUSED_PROC;
+    if (!forked) return FSP_REFUSED_UNFORKED;
+    return all ? FSP_REFUSED_NOT : FSP_REFUSED_INPUTS;
 }
 
 #endif

@@ -1,15 +1,18 @@
 /*
  * maps.c - /proc/self/maps (proc_pid_maps(5)): what this process has mapped.
+ *
+ * /proc/self/smaps has the same lines and below each what the kernel keeps of it, at several times
+ * the cost.
  */
 #include "preload.h"
 
 #ifdef __linux__
 #include "rawsys.h"
 
-bool maps_for_each(bool (*use)(char *line, void *arg), void *arg) {
+static bool for_each_line(const char *file, bool (*use)(char *line, void *arg), void *arg) {
     char buf[8192];
     size_t have = 0;
-    long fd = raw(openat, AT_FDCWD, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0), n;
+    long fd = raw(openat, AT_FDCWD, file, O_RDONLY | O_CLOEXEC, 0), n;
     if (fd < 0) return false;
     bool on = true;
     while (on && (n = raw(read, fd, buf + have, sizeof buf - have)) > 0) {
@@ -24,6 +27,39 @@ bool maps_for_each(bool (*use)(char *line, void *arg), void *arg) {
     }
     raw(close, fd);
     return true;
+}
+
+bool maps_for_each(bool (*use)(char *line, void *arg), void *arg) {
+    return for_each_line("/proc/self/maps", use, arg);
+}
+
+/* ---- and what a fork gets of it ---- */
+
+struct unforked {
+    bool (*use)(char *line, void *arg);
+    void *arg;
+    bool found;
+};
+
+/* "dc" is not copied, "wf" is zeros in a fork; what may be dropped at any time ("dp", the state of
+ * getrandom in the vDSO) is zeros now and then anyhow. */
+static bool is_unforked(const char *flags) {
+    return strstr(flags, " dc") || (strstr(flags, " wf") && !strstr(flags, " dp"));
+}
+
+static bool use_with_flags(char *line, void *arg) {
+    static const char flags[] = "VmFlags:";
+    struct unforked *u = arg;
+    if (*line < 'A' || *line > 'Z') return u->use(line, u->arg);
+    if (strncmp(line, flags, sizeof flags - 1) == 0) u->found |= is_unforked(line);
+    return true;
+}
+
+bool maps_for_each_forked(bool (*use)(char *line, void *arg), void *arg, bool *all) {
+    struct unforked u = {use, arg, false};
+    bool there = for_each_line("/proc/self/smaps", use_with_flags, &u);
+    *all = !u.found;
+    return there;
 }
 
 static uintptr_t read_hex(const char **at) {

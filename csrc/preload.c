@@ -62,7 +62,8 @@ static struct {
     struct fsp_snap_page *page;
     char *plan;           /* FSP_SNAP_PLAN_MAX bytes: the latest request's that had one */
     int *tid;             /* what the kernel clears at the end of the thread */
-    int *libc_tid;        /* musl: what it takes for the thread's id; NULL: `tid` is that */
+    int *libc_tid;        /* what libc takes for the thread's id; NULL: `tid` is that */
+    int *said_tid;        /* where libc says that it has it; NULL: it does not */
     bool own_name;        /* the program goes by its argv[0], not by an interpreter's */
     hook *before, *after; /* what the caller of a checkpoint has to do around each fork, or NULL */
     long robust_list, robust_size;
@@ -289,11 +290,20 @@ static int enter_main(int argc, char **argv) {
 /* ---- the way in ---- */
 
 /*
- * glibc has the kernel keep the thread's id where it looks for it.  musl (1.2) has it clear a lock
- * there, and its own copy of the id stands near the start of struct pthread.
+ * glibc has the kernel keep the thread's id where it looks for it, up to 2.42.  Later ones have it
+ * clear the state for pthread_join there, and tell debuggers where the id is (nptl_db: a field's
+ * bits, elements and offset).  dlsym takes locks: not where the program may hold them.
  */
+static void ask_for_tid(void) {
+    const uint32_t *field = dlsym(RTLD_DEFAULT, "_thread_db_pthread_tid");
+    if (field) self.said_tid = (int *)((char *)pthread_self() + field[2]);
+}
+
+/* musl (1.2) has the kernel clear a lock, and its own copy of the id stands near the start of
+ * struct pthread. */
 static int *find_tid(int pid) {
     int *field = (int *)pthread_self();
+    if (self.said_tid) return *self.said_tid == pid ? self.said_tid : NULL;
     for (size_t i = 0; i < 24; i++)
         if (field[i] == pid) return &field[i];
     return NULL;
@@ -310,7 +320,7 @@ static enum fsp_refusal refusal(void) {
     int pid = (int)raw(getpid, 0);
     if (*self.tid == pid) return FSP_REFUSED_NOT;
     self.libc_tid = find_tid(pid);
-    return self.libc_tid ? FSP_REFUSED_NOT : FSP_REFUSED_KERNEL;
+    return self.libc_tid ? FSP_REFUSED_NOT : FSP_REFUSED_TID;
 }
 
 static long map_page(int fd) {
@@ -390,7 +400,9 @@ static int run_to_effect(int argc, char **argv, char **envp) {
 
 static int frozen_main(int argc, char **argv, char **envp) {
     if (!take_channel()) leave(127);
-    if (!inputs_add_mapped()) preload_refuse(FSP_REFUSED_INPUTS);
+    ask_for_tid();
+    enum fsp_refusal why = inputs_add_mapped(false);
+    if (why) preload_refuse(why);
     bind_all();
     if (self.effect == 1 || (self.effect && !is_python())) return run_to_effect(argc, argv, envp);
     preload_serve(is_python(), 0);
@@ -506,13 +518,18 @@ static void forget_first(void) {
     clearerr(stdin);
 }
 
+static int error_of(enum fsp_refusal why) {
+    return why == FSP_REFUSED_THREADS ? EBUSY : why == FSP_REFUSED_INPUTS ? E2BIG : ENOTSUP;
+}
+
 /*
  * Become a template process here: what ran so far runs once, what follows once per request, each
  * in a fork of its own.  `files` (NULL-terminated, or NULL): what the process came from; when one
  * of them changes it is replaced.  Returns 0 in the fork that goes on with the request of the
  * caller, 1 in one of a later request (whose arguments fastspawn_arguments() gives), and -errno
  * in the caller, which then goes on as if nothing had been asked: -ENOTSUP (this is no fork of a
- * template, or it may not), -EBUSY (it has several threads), -EAGAIN (another one came first).
+ * template, or it may not, or cannot here), -EBUSY (it has several threads), -E2BIG (it came from
+ * more files than can be watched), -EAGAIN (another one came first).
  *
  * `before` and `after` (or NULL) run around each fork, in the process that forks: `before`,
  * libc's handlers, the fork, libc's handlers, `after`.
@@ -526,13 +543,14 @@ EXPORT int fastspawn_checkpoint_within(const char *const *files, hook *before, h
     prepare_fork();
     enum fsp_refusal why = refusal();
     self.tid = tid;
+    if (!why) why = inputs_add_mapped(true);
     for (; files && *files; files++)
         if (!inputs_add(*files, FSP_SNAP_FOLLOW)) why = FSP_REFUSED_INPUTS;
     fflush(NULL);
     if (!apply(why) || why || !is_accepted(&errors)) {
         raw(close, self.socket);
         end_fork();
-        return why ? -EBUSY : -EAGAIN;
+        return why ? -error_of(why) : -EAGAIN;
     }
     long r = hand_over(errors);
     if (r <= 0) return r < 0 ? -EAGAIN : 0;

@@ -38,9 +38,22 @@ enum fsp_refusal tasks_refusal(void);
 /* Note a file as it is now, or that it is missing; `path` as the program named it, `how` as in
  * struct fsp_snap_input.  False: there are too many, or the path is too long. */
 bool inputs_add(const char *path, unsigned how);
-bool inputs_add_mapped(void); /* the program, its libraries, and whatever else is mapped */
+/* The program, its libraries, and whatever else is mapped.  Not FSP_REFUSED_NOT: that cannot be
+ * known, or (unless `late`: as after any fork) a fork would not have all of it. */
+enum fsp_refusal inputs_add_mapped(bool late);
 /* All of them: struct fsp_snap_input and path, one after the other. */
 const void *inputs_all(size_t *size);
+
+/* ---- plain.c: which names are the same for every fork ---- */
+
+/* Can this kernel tell? */
+bool plain_can(void);
+/* Does what `path` leads to, or that it leads nowhere, change only with the file itself? */
+bool plain_is(const char *path, bool follow);
+/* Is it the link to the program's own file?  Its content, if so. */
+bool plain_program(const char *path, char *buf, size_t size);
+/* The name by which others find the same, in `buf` or `path` itself; NULL: it is not plain. */
+const char *plain_name(const char *path, bool follow, char *buf, size_t size);
 
 /* ---- maps.c ---- */
 
@@ -50,6 +63,8 @@ struct range {
 
 /* Calls `use` for each line, without its end, until it says stop; false: there are none. */
 bool maps_for_each(bool (*use)(char *line, void *arg), void *arg);
+/* The same; is *all of it in a fork as it is here? */
+bool maps_for_each_forked(bool (*use)(char *line, void *arg), void *arg, bool *all);
 /* What follows it in the line: " rw-p ...". */
 const char *maps_read_range(const char *line, struct range *range);
 /* Each mapping that the program can write to and shares with no one; stops at false. */

@@ -66,6 +66,13 @@ cdef extern from "fastspawn.h" nogil:
         FSP_REFUSED_INPUTS
         FSP_REFUSED_MEMORY
         FSP_REFUSED_ATFORK
+        FSP_REFUSED_TID
+        FSP_REFUSED_LIBC
+        FSP_REFUSED_DISPATCH
+        FSP_REFUSED_VDSO
+        FSP_REFUSED_TSC
+        FSP_REFUSED_LOCKS
+        FSP_REFUSED_UNFORKED
 
     struct fsp_error:
         int err

@@ -55,6 +55,8 @@ _FROM_424: Final = """
     setxattrat getxattrat listxattrat removexattrat open_tree_attr file_getattr file_setattr
 """.split()
 
+_LOOKS: Final = "it looks at its standard streams, a file of the kernel's, or where everyone writes"
+
 _WHY: Final = {
     "write": "it writes",
     "writev": "it writes",
@@ -81,8 +83,15 @@ _WHY: Final = {
     "exit_group": "it ends",
     "socket": "it opens a socket",
     "ioctl": "it asks a device",
-    "fstat": "it looks at its standard streams, or at a file of the kernel's",
-    "newfstatat": "it looks at its standard streams, or at a file of the kernel's",
+    "fstat": _LOOKS,
+    "stat": _LOOKS,
+    "lstat": _LOOKS,
+    "newfstatat": _LOOKS,
+    "statx": _LOOKS,
+    "access": _LOOKS,
+    "readlink": _LOOKS,
+    "readlinkat": _LOOKS,
+    "madvise": "it keeps memory from its forks, or does the unknown to it",
     "read": "it reads its standard input, or what is no plain file",
     "lseek": "it moves in its standard streams",
     "fcntl": "it asks about its standard streams",

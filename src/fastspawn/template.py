@@ -33,12 +33,19 @@ _REASONS: Final = {
     _TIME: "it did not get there in time",
     _BUILD: "what it loads is of another build of fastspawn, perhaps installed meanwhile",
     5: "it has several threads before main",
-    6: "/proc is not mounted, so its threads cannot be counted",
+    6: "/proc is not mounted, so its threads and mappings cannot be seen",
     7: "the kernel has no PR_GET_TID_ADDRESS (CONFIG_CHECKPOINT_RESTORE)",
-    8: "this system cannot watch for a first effect (Syscall User Dispatch: Linux 5.11, x86-64)",
+    8: "a first effect cannot be watched for on this architecture, but on x86-64",
     9: "it came from more files than can be watched for change",
     10: "it has more memory than can be searched for held locks",
     11: "it has registered more handlers of forks (pthread_atfork) than can be run",
+    12: "its libc keeps the thread's id where it cannot be found",
+    13: "its libc is not glibc, and so cannot be watched for a first effect",
+    14: "the kernel has no Syscall User Dispatch or no openat2 (Linux 5.11), or does not allow it",
+    15: "its vDSO is sealed, so its clocks cannot be watched",
+    16: "the kernel does not let rdtsc be trapped (PR_SET_TSC)",
+    17: "it holds more locks than can be given to a fork",
+    18: "it has memory that a fork does not get (madvise: MADV_DONTFORK, MADV_WIPEONFORK)",
 }
 
 

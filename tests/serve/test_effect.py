@@ -118,7 +118,7 @@ def test_auto_in_mode_cgi_is_main(snapshot: Serve) -> None:
 def test_a_kernel_without_dispatch_says_so_once(snapshot: Serve, place: str) -> None:
     server = snapshot("--snapshot-at", place, prefix=script("refuse_prctl.py", DISPATCH))
     assert bodies(server) == [b"hi\n"] * 3
-    said = f"--snapshot-at {place} is main: this system cannot watch for a first effect"
+    said = f"--snapshot-at {place} is main: the kernel has no Syscall User Dispatch"
     assert server.errors().count(said) == 1
 
 

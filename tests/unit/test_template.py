@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -243,5 +246,56 @@ def test_the_directory_must_exist_for_each_run(run: Run, tmp_path: Path) -> None
             with pytest.raises(FileNotFoundError) as caught:
                 await template.run()
             assert caught.value.filename == folder
+
+    run(main())
+
+
+ELSEWHERE = r"""
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static int state;
+__attribute__((constructor)) static void begin(void) { syscall(SYS_set_tid_address, &state); }
+static pthread_mutex_t m = PTHREAD_ERRORCHECK_MUTEX_INITIALIZER_NP;
+static void *other(void *unused) { return (void *)(long)pthread_mutex_unlock(&m); }
+static void hear(int sig) { write(1, "heard\n", 6); }
+int main(void) {
+    pthread_t thread;
+    void *result;
+    int a = pthread_mutex_lock(&m), b = pthread_mutex_lock(&m), status;
+    signal(SIGUSR1, hear);
+    raise(SIGUSR1);
+    pthread_create(&thread, NULL, other, NULL);
+    pthread_join(thread, &result);
+    if (fork() == 0) return pthread_kill(pthread_self(), 9);
+    wait(&status);
+    printf("%d %d %ld %d %d\n", a, b, (long)result, pthread_mutex_unlock(&m), status);
+}
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
+@pytest.mark.parametrize("at", ["main", "effect"])
+def test_the_threads_id_is_not_where_the_kernel_clears_it(
+    run: Run, tmp_path: Path, at: Any
+) -> None:
+    """From 2.43 on glibc has it clear something else, as this program does on any."""
+    (tmp_path / "program.c").write_text(ELSEWHERE)
+    subprocess.run(["cc", "-w", "program.c", "-o", "program", "-pthread"], cwd=tmp_path, check=True)
+    command = [tmp_path / "program"]
+
+    async def main() -> None:
+        async with Engine(1) as engine:
+            direct = await engine.run(command)
+        async with Template(command, size=1, at=at) as template:
+            for _ in range(3):
+                assert (await template.run()).stdout == direct.stdout
+            assert (template.kind, template.stats["direct"]) == (at, 0)
+        assert direct.stdout == b"heard\n0 35 1 0 9\n"
 
     run(main())

@@ -40,8 +40,9 @@ extern "C" {
  * run as for fork(2), around each.
  *
  * Or -errno, and the program goes on as a plain process: -ENOTSUP (fastspawn has not asked for
- * checkpoints, or does not run this), -EBUSY (there are several threads once the handlers before a
- * fork have run, or too many files), -EAGAIN (another process came first).
+ * checkpoints, does not run this, or cannot here: the server says why), -EBUSY (there are several
+ * threads once the handlers before a fork have run), -E2BIG (it came from more files than can be
+ * watched), -EAGAIN (another process came first).
  */
 static inline int fastspawn_checkpoint(const char *const *files) {
     int (*checkpoint)(const char *const *);

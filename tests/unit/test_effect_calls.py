@@ -1,0 +1,409 @@
+"""Which calls a program may make before its first effect, and which name what stops it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Run
+from fastspawn import Command, Engine, Result, Template, TemplateError
+from support import LINUX
+
+pytestmark = pytest.mark.skipif(
+    not LINUX or platform.machine() != "x86_64", reason="for Linux on x86-64"
+)
+
+Compile = Callable[[str], Path]
+HEADERS = """
+    #define _GNU_SOURCE
+    #include <errno.h>
+    #include <fcntl.h>
+    #include <pthread.h>
+    #include <signal.h>
+    #include <stdio.h>
+    #include <stdlib.h>
+    #include <string.h>
+    #include <sys/mman.h>
+    #include <sys/random.h>
+    #include <sys/stat.h>
+    #include <unistd.h>
+    #ifndef MAP_DROPPABLE
+    #define MAP_DROPPABLE 8
+    #endif
+    #define say(...) (snprintf(text, sizeof text, __VA_ARGS__), write(1, text, strlen(text)))
+    static char text[1000];
+    static char *map(int flags) {
+        return mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
+    }
+"""
+READLINK, MADVISE, OPENAT, WRITE, GETRANDOM = 89, 28, 257, 1, 318
+LOOKS = (4, 5, 262)  # stat, fstat, newfstatat: versions of glibc differ
+
+
+@pytest.fixture
+def compile_c(tmp_path: Path) -> Compile:
+    def build(source: str, compiler: str = "cc") -> Path:
+        code, path = tmp_path / "program.c", tmp_path / "program"
+        code.write_text(HEADERS + source)
+        subprocess.run([compiler, "-O1", "-w", code, "-o", path], check=True)
+        return path
+
+    return build
+
+
+def ending(result: Result) -> tuple[int, bytes, bytes]:
+    return result.returncode, result.stdout, result.stderr
+
+
+async def as_by_exec(template: Template, command: Command, input: bytes | None = None) -> Result:
+    """Some forks, the first and later ones, and what they all answer: what an execution does."""
+    async with Engine(1) as engine:
+        direct = await engine.run(command, input)
+    for _ in range(3):
+        assert ending(await template.run(input=input)) == ending(direct)
+    assert (template.stats["forked"], template.stats["direct"]) == (3, 0)
+    return direct
+
+
+# ---- memory --------------------------------------------------------------------------------------
+
+ADVICE = {
+    "dontfork": ("MADV_DONTFORK", MADVISE),
+    "wipeonfork": ("MADV_WIPEONFORK", MADVISE),
+    "unknown": ("12345", MADVISE),
+    "dontneed": ("MADV_DONTNEED", WRITE),
+    "dontdump": ("MADV_DONTDUMP", WRITE),
+    "hugepage": ("MADV_HUGEPAGE", WRITE),
+    "sequential": ("MADV_SEQUENTIAL", WRITE),
+}
+
+
+@pytest.mark.parametrize(("advice", "stop"), ADVICE.values(), ids=ADVICE)
+def test_memory_that_was_advised(run: Run, compile_c: Compile, advice: str, stop: int) -> None:
+    path = compile_c(
+        f"""
+        int main(void) {{
+            char *page = map(MAP_PRIVATE);
+            strcpy(page, "here");
+            say("%d", madvise(page, 4096, {advice}));
+            say("%s", page);
+        }}"""
+    )
+
+    async def main() -> None:
+        command = Command([path])
+        async with Template(command, size=1, at="effect") as template:
+            await as_by_exec(template, command)
+            assert template.stats["stopped_by"] == stop
+
+    run(main())
+
+
+def test_a_guard_stays_one(run: Run, compile_c: Compile) -> None:
+    """MADV_GUARD_INSTALL (Linux 6.13), with which glibc 2.43 guards the stacks of threads."""
+    path = compile_c(
+        """
+        int main(void) {
+            char *page = map(MAP_PRIVATE);
+            if (madvise(page, 4096, 102) < 0) page = NULL;
+            puts("");
+            fflush(stdout);
+            return *page;
+        }"""
+    )
+
+    async def main() -> None:
+        command = Command([path])
+        async with Template(command, size=1, at="effect") as template:
+            direct = await as_by_exec(template, command)
+            assert direct.returncode == -11
+            assert template.stats["stopped_by"] in LOOKS
+
+    run(main())
+
+
+@pytest.mark.parametrize("at", ["main", "effect", "fixed"])
+@pytest.mark.parametrize("advice", ["MADV_DONTFORK", "MADV_WIPEONFORK"])
+def test_a_constructor_that_keeps_memory_from_forks(
+    run: Run, compile_c: Compile, advice: str, at: Any
+) -> None:
+    path = compile_c(
+        f"""
+        static char *page;
+        __attribute__((constructor)) static void begin(void) {{
+            page = map(MAP_PRIVATE);
+            strcpy(page, "here");
+            madvise(page, 4096, {advice});
+        }}
+        int main(void) {{ puts(page); }}"""
+    )
+
+    async def main() -> None:
+        with pytest.raises(TemplateError, match="memory that a fork does not get"):
+            async with Template([path], size=1, at=at):
+                pass
+
+    run(main())
+
+
+@pytest.mark.parametrize("at", ["main", "effect"])
+def test_memory_that_may_be_dropped_is_no_obstacle(run: Run, compile_c: Compile, at: Any) -> None:
+    """The kernel marks it as wiped in forks, too: glibc's getrandom has some (Linux 6.11)."""
+    path = compile_c(
+        """
+        static char *page;
+        __attribute__((constructor)) static void begin(void) { page = map(MAP_DROPPABLE); }
+        int main(void) {
+            char *more = map(MAP_DROPPABLE);
+            if (page != MAP_FAILED) *page = *more = 'x';
+            puts("here");
+        }"""
+    )
+
+    async def main() -> None:
+        command = Command([path])
+        async with Template(command, size=1, at=at) as template:
+            await as_by_exec(template, command)
+            assert template.kind == at
+
+    run(main())
+
+
+# ---- names that are the process's own ------------------------------------------------------------
+
+
+def test_links_of_proc_are_read_by_each_fork(run: Run, compile_c: Compile) -> None:
+    path = compile_c(
+        """
+        int main(void) {
+            char self[100] = "", input[100] = "", pid[100];
+            struct stat st;
+            readlink("/proc/self", self, 99);
+            readlink("/proc/self/fd/0", input, 99);
+            lstat("/proc/self/fd/0", &st);
+            sprintf(pid, "%d", getpid());
+            printf("%d %.5s %o", strcmp(self, pid), input, st.st_mode);
+        }"""
+    )
+
+    async def main() -> None:
+        command = Command([path])
+        async with Template(command, size=1, at="effect") as template:
+            direct = await as_by_exec(template, command, b"input")
+            assert direct.stdout == b"0 pipe: 120500"
+            assert template.stats["stopped_by"] == READLINK
+
+    run(main())
+
+
+def test_a_way_through_proc_is_no_name_of_a_file(
+    run: Run, tmp_path: Path, compile_c: Compile
+) -> None:
+    """What it leads to is another file for the spawner, which is to look whether it changed."""
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "way").symlink_to("/proc/self/cwd")
+    path = compile_c(
+        """
+        int main(int argc, char **argv) {
+            char text[100] = "";
+            fgets(text, 100, fopen(argv[1], "r"));
+            puts(text);
+        }"""
+    )
+
+    async def main() -> None:
+        command = Command([path, "way/file"], cwd=tmp_path)
+        async with Template(command, size=1, at="effect") as template:
+            assert (await as_by_exec(template, command)).stdout == b"text\n"
+            assert template.stats["stopped_by"] == OPENAT
+
+    run(main())
+
+
+def test_the_programs_own_file(run: Run, compile_c: Compile) -> None:
+    """/proc/self/exe leads to the same file in every fork, if not in the spawner."""
+    path = compile_c(
+        """
+        int main(void) {
+            char magic[5] = "", name[4096] = "";
+            struct stat st, same;
+            int fd = open("/proc/self/exe", O_RDONLY);
+            read(fd, magic, 4);
+            stat("/proc/self/exe", &st);
+            readlink("/proc/self/exe", name, sizeof name - 1);
+            stat(name, &same);
+            say("%s %d\\n", magic + 1, st.st_ino == same.st_ino);
+        }"""
+    )
+
+    async def main() -> None:
+        command = Command([path])
+        async with Template(command, size=1, at="effect") as template:
+            assert (await as_by_exec(template, command)).stdout == b"ELF 1\n"
+            assert template.stats["stopped_by"] == WRITE
+            end = time.monotonic() + 0.4  # some looks at what changed
+            while time.monotonic() < end:
+                await template.run()
+            assert template.stats["direct"] == 0
+
+    run(main())
+
+
+def test_where_everyone_writes_nothing_stays_as_it_is(
+    run: Run, tmp_path: Path, compile_c: Compile
+) -> None:
+    """As lynx does with /tmp, which changes with every request."""
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all").chmod(0o1777)
+    path = compile_c(
+        """
+        int main(int argc, char **argv) {
+            struct stat st;
+            char name[] = "all/XXXXXX";
+            stat("all/.", &st);
+            close(mkstemp(name));
+            puts(S_ISDIR(st.st_mode) ? "yes" : "no");
+        }"""
+    )
+
+    async def main() -> None:
+        async with Template(Command([path], cwd=tmp_path), size=1, at="effect") as template:
+            assert template.stats["stopped_by"] in LOOKS
+            end = time.monotonic() + 0.4
+            while time.monotonic() < end:
+                assert (await template.run()).stdout == b"yes\n"
+            assert template.stats["direct"] == 0
+
+    run(main())
+
+
+def test_lynx(run: Run, tmp_path: Path) -> None:
+    if shutil.which("lynx") is None:
+        pytest.skip("no lynx here")
+    (tmp_path / "page.html").write_text("<p>text</p>")
+
+    async def main() -> None:
+        command = Command(["lynx", "-dump", tmp_path / "page.html"])
+        async with Template(command, size=1, at="effect") as template:
+            assert (await as_by_exec(template, command)).stdout.strip() == b"text"
+            assert template.stats["stopped_by"] in LOOKS
+
+    run(main())
+
+
+# ---- what stops it, by its name ------------------------------------------------------------------
+
+
+def test_random_numbers_of_libc(run: Run, compile_c: Compile) -> None:
+    """From 2.41 on glibc blocks all signals and maps memory when it is first asked."""
+    path = compile_c(
+        """
+        int main(void) {
+            unsigned long n;
+            getrandom(&n, sizeof n, 0);
+            printf("%lu\\n", n);
+        }"""
+    )
+
+    async def main() -> None:
+        async with Template([path], size=1, at="effect") as template:
+            assert template.stats["stopped_by"] == GETRANDOM
+            assert len({(await template.run()).stdout for _ in range(4)}) == 4
+
+    run(main())
+
+
+def test_blocking_signals_is_no_effect(run: Run, compile_c: Compile) -> None:
+    """Nor does it blind the watch, even of a clock that is read meanwhile."""
+    path = compile_c(
+        """
+        #include <time.h>
+        int main(void) {
+            sigset_t all, before, now;
+            struct timespec t;
+            sigfillset(&all);
+            sigprocmask(SIG_BLOCK, &all, &before);
+            sigprocmask(SIG_BLOCK, NULL, &now);
+            clock_gettime(CLOCK_REALTIME, &t);
+            sigprocmask(SIG_BLOCK, NULL, &all);
+            int still = sigismember(&all, SIGSYS) + sigismember(&all, SIGSEGV);
+            say("%d %d %d\\n", sigismember(&before, SIGSYS), sigismember(&now, SIGSYS), still);
+            sigprocmask(SIG_SETMASK, &before, NULL);
+            raise(SIGSYS);
+        }"""
+    )
+
+    async def main() -> None:
+        command = Command([path])
+        async with Template(command, size=1, at="effect") as template:
+            direct = await as_by_exec(template, command)
+            assert (direct.returncode, direct.stdout) == (-31, b"0 1 2\n")
+            assert template.stats["stopped_by"] == -11
+
+    run(main())
+
+
+def test_another_libc_is_the_reason(run: Run, compile_c: Compile) -> None:
+    if shutil.which("musl-gcc") is None:
+        pytest.skip("no musl-gcc here")
+    path = compile_c('int main(void) { puts("here"); }', "musl-gcc")
+
+    async def main() -> None:
+        command = Command([path])
+        with pytest.raises(TemplateError, match="its libc is not glibc"):
+            async with Template(command, size=1, at="effect"):
+                pass
+        async with Template(command, size=1, at="fixed") as template:
+            await as_by_exec(template, command)
+            assert template.not_at_effect is not None
+            assert template.not_at_effect.startswith("its libc is not glibc")
+
+    run(main())
+
+
+def test_more_locks_than_can_be_given(run: Run, compile_c: Compile) -> None:
+    path = compile_c(
+        """
+        static pthread_mutex_t m[64];
+        int main(void) {
+            pthread_mutexattr_t a;
+            pthread_mutexattr_init(&a);
+            pthread_mutexattr_settype(&a, PTHREAD_MUTEX_RECURSIVE);
+            for (int i = 0; i < 64; i++) pthread_mutex_init(&m[i], &a), pthread_mutex_lock(&m[i]);
+            puts("");
+        }"""
+    )
+
+    async def main() -> None:
+        with pytest.raises(TemplateError, match="it holds more locks than can be given"):
+            async with Template([path], size=1, at="effect"):
+                pass
+
+    run(main())
+
+
+def test_an_end_before_the_first_effect(run: Run, compile_c: Compile) -> None:
+    path = compile_c("int main(void) { return 0; }")
+
+    async def main() -> None:
+        async with Template([path], size=1, at="effect") as template:
+            assert (await template.run()).returncode == 0
+            assert template.kind == "effect"
+
+    run(main())
+
+
+def test_explain_names_files_by_what_they_are(compile_c: Compile) -> None:
+    path = compile_c('int main(void) { close(open("/proc/self/exe", O_RDONLY)); puts(""); }')
+    command = [sys.executable, "-m", "fastspawn.snapshot", "explain", "--rounds", "0", "--", path]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert f"  {path}\n" in said
+    assert "/proc/" not in said
