@@ -28,6 +28,7 @@ CORE = """
     backend_clone3 backend_clone backend_vfork backend_posix_spawn backend_fork
     template tend launch zygote stale checkpoint retire
     poller_epoll poller_kqueue heap slots mail feed collect job spawner engine
+    outlet
 """.split()
 
 # A shared object of its own, which the programs of templates load (csrc/preload.c).

@@ -444,6 +444,36 @@ void fsp_template_get_state(struct fsp_template *t, struct fsp_template_state *o
 /* End its processes, and give it back: jobs that name it still end as they would have. */
 void fsp_template_free(struct fsp_template *t); /* the engine may have gone */
 
+/* ---- outlets --------------------------------------------------------------------------- */
+
+/* Lines to a descriptor that may not take them now (a log that nobody reads), by a thread. */
+struct fsp_outlet;
+
+struct fsp_outlet_state {
+    size_t queued;    /* bytes that wait, or are being written */
+    uint64_t dropped; /* lines that had no room, or could not be written */
+    int error;        /* errno of the latest write; 0: it went well */
+};
+
+/*
+ * `fd` stays the caller's, and open until the outlet has been freed; whether it blocks does not
+ * matter.  `capacity`: bytes that may wait.  -ENOMEM, -EAGAIN (no thread).  Of no use in a forked
+ * child.
+ */
+int fsp_outlet_new(int fd, size_t capacity, struct fsp_outlet **out);
+
+/*
+ * Hand over a copy of whole lines, each with its newline; never blocks.  -EAGAIN or -ENOMEM: they
+ * are dropped, all of them.  Lines of up to PIPE_BUF bytes are written whole or not at all,
+ * whoever else writes to the same pipe, socket, terminal or open file.
+ */
+int fsp_outlet_put(struct fsp_outlet *o, const void *data, size_t len);
+void fsp_outlet_get_state(struct fsp_outlet *o, struct fsp_outlet_state *out);
+
+/* Let it write what waits, for at most `timeout` (ns), and end it.  1; 0: it was given up, with
+ * what waits, and its thread ends when the write does in which it sits. */
+int fsp_outlet_free(struct fsp_outlet *o, uint64_t timeout);
+
 /* ---- tests ----------------------------------------------------------------------------- */
 
 /*

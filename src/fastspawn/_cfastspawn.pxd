@@ -276,3 +276,15 @@ cdef extern from "fastspawn.h" nogil:
     void fsp_job_cancel(fsp_job *job)
     void fsp_job_signal(fsp_job *job, int group, int sig)
     void fsp_job_free(fsp_job *job)
+
+    struct fsp_outlet:
+        pass
+    struct fsp_outlet_state:
+        size_t queued
+        uint64_t dropped
+        int error
+
+    int fsp_outlet_new(int fd, size_t capacity, fsp_outlet **out)
+    int fsp_outlet_put(fsp_outlet *o, const void *data, size_t len)
+    void fsp_outlet_get_state(fsp_outlet *o, fsp_outlet_state *out)
+    int fsp_outlet_free(fsp_outlet *o, uint64_t timeout)

@@ -227,7 +227,11 @@ class Server:
         where: Sequence[str] = ("--port", "0"),
         pass_fds: Sequence[int] = (),
         prefix: Sequence[str] = (),
+        stdout: int | None = None,
+        stderr: int | None = None,
     ) -> None:
+        """``stdout``, ``stderr``: descriptors instead of the files that ``log`` and ``errors``
+        read; with ``stderr``, who starts it finds out by itself when it serves."""
         self.stdout = directory / f"stdout-{time.monotonic_ns()}"
         self.stderr = directory / f"stderr-{time.monotonic_ns()}"
         with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
@@ -237,11 +241,14 @@ class Server:
                     *(*where, *options, "--", *command),
                 ],
                 stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
+                stdout=out if stdout is None else stdout,
+                stderr=err if stderr is None else stderr,
                 pass_fds=pass_fds,
             )
         self.pid = self.process.pid
+        self.port = 0
+        if stderr is not None:
+            return
         try:
             poll(lambda: " on " in self.errors() or self.process.poll() is not None, "a start")
             assert self.process.poll() is None, self.errors()

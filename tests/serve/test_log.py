@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import signal
+import socket
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from serve.conftest import Serve
-from serve.harness import Server, poll
+from serve.harness import BOUND, Client, Server, poll
 
 MADE = re.compile(r"[0-9a-f]{32}")
 COMBINED = re.compile(
@@ -199,3 +204,209 @@ def test_without_the_option(serve: Serve) -> None:
     answer = server.get("/", "X-Request-Id: x")
     assert answer.body == b"none\n"
     assert "x-request-id" not in answer.fields
+
+
+# ---- whoever reads it, or does not --------------------------------------------------------------
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """As small as it can be."""
+    read, write = os.pipe()
+    if sys.platform == "linux":
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    yield read, write
+    for fd in (read, write):
+        os.close(fd)
+
+
+def fill(write: int) -> None:
+    """Until nothing more has room; the description stays as it was."""
+    os.set_blocking(write, False)
+    try:
+        while os.write(write, b"x" * 512):
+            pass
+    except BlockingIOError:
+        os.set_blocking(write, True)
+
+
+class Reader(threading.Thread):
+    """Reads a pipe a little at a time, to its end or that of the test."""
+
+    def __init__(self, fd: int, piece: int) -> None:
+        super().__init__()
+        self.fd = fd
+        self.piece = piece
+        self.data = bytearray()
+        self.start()
+
+    def run(self) -> None:
+        while data := os.read(self.fd, self.piece):
+            self.data += data
+            if data.endswith(b"end\n"):
+                return
+
+    def rows(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.data.splitlines() if line != b"end"]
+
+
+BAD = ("--route", "/x=true")
+"""With a route, "/%zz" is bad."""
+
+
+def refused(client: Client, count: int, *fields: str) -> None:
+    """Requests that are logged, and need no process."""
+    lines = ["GET /%zz HTTP/1.1", "Host: test", *fields, "", ""]
+    client.send("\r\n".join(lines).encode() * count)
+    answers = b""
+    while answers.count(b"HTTP/1.1 400 ") < count or answers.endswith(b"\r\n"):
+        data = client.sock.recv(65536)
+        assert data
+        answers += data
+
+
+def dropped(server: Server, log: str = "access") -> int:
+    text = server.get("/metrics").body.decode()
+    found = re.search(rf'^fastspawn_log_lines_dropped_total{{log="{log}"}} (\d+)', text, re.M)
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_nobody_reads_it(start: Serve, pipe: tuple[int, int], workers: str) -> None:
+    """All go on, what has no room is counted, and one line says so when it goes on."""
+    options = (*BAD, "--workers", workers, "--log-format", "json")
+    server = start(*options, "--metrics-path", "/metrics", stdout=pipe[1])
+    sent = 0
+    while not dropped(server):
+        with server.connect() as client:
+            refused(client, 50, f"User-Agent: {'x' * 3000}")
+        sent += 50
+    reader = Reader(pipe[0], 65536)
+    poll(lambda: "of the access log: nobody took them" in server.errors(), "the news")
+    with server.connect() as client:
+        refused(client, 1)
+    poll(lambda: reader.data.count(b"\n") + dropped(server) == sent + 1, "the others")
+    lost = dropped(server)
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    os.write(pipe[1], b"end\n")
+    reader.join()
+    assert len(reader.rows()) == sent + 1 - lost
+    told = re.findall(r"fastspawn: dropped (\d+) lines? of the access log", server.errors())
+    assert sum(map(int, told)) == lost
+    assert len(told) <= int(workers)
+
+
+def test_end_while_nobody_reads_it(start: Serve, loop: str, pipe: tuple[int, int]) -> None:
+    fill(pipe[1])
+    server = start(*BAD, "--loop", loop, stdout=pipe[1])
+    with server.connect() as client:
+        refused(client, 100)
+        server.signal(signal.SIGTERM)
+        assert client.ended()
+    assert server.wait() == 0
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_complaints_that_nobody_reads(
+    start: Serve, pipe: tuple[int, int], tmp_path: Path, workers: str
+) -> None:
+    """Standard error is full before the first line: the server starts, reloads and ends."""
+    fill(pipe[1])
+    path, config = tmp_path / "socket", tmp_path / "config.toml"
+    config.write_text("workers = " + workers)
+
+    def connects() -> bool:
+        with socket.socket(socket.AF_UNIX) as sock:
+            return sock.connect_ex(str(path)) == 0
+
+    def answer() -> int:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(BOUND)
+            sock.connect(str(path))
+            client = Client(sock)
+            client.get()
+            return client.read().status
+
+    server = start(
+        *("--config", str(config), "--no-access-log"),
+        where=("--uds", str(path)),
+        stderr=pipe[1],
+    )
+    poll(connects, "a server")
+    assert answer() == 200
+    config.write_text("unknown = 1")
+    for _ in range(20):
+        server.signal(signal.SIGHUP)
+        assert answer() == 200
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+
+
+def test_workers_share_a_pipe(start: Serve, pipe: tuple[int, int]) -> None:
+    """However slowly it is read: each line is whole."""
+    server = start(*BAD, "--workers", "2", "--log-format", "json", stdout=pipe[1])
+    reader = Reader(pipe[0], 1000)
+
+    def ask() -> None:
+        for _ in range(20):
+            with server.connect() as client:
+                refused(client, 50)
+
+    clients = [threading.Thread(target=ask) for _ in range(3)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    os.write(pipe[1], b"end\n")
+    reader.join()
+    assert len(reader.rows()) == 3000
+
+
+@pytest.mark.parametrize("style", ["common", "combined", "json"])
+def test_long_line(start: Serve, style: str) -> None:
+    """No longer than a pipe keeps together, and as long as that allows."""
+    server = start("--log-format", style, "--request-id", "--forwarded-allow-ips", "*")
+    long = ("Referer: " + "\xe9" * 9000, "User-Agent: " + '\\"' * 5000, "X-Request-Id: x")
+    assert server.get("/" + '"' * 20000, *long).status == 200
+    assert server.get("/" + "a" * 2000).status == 200
+    first, second = lines(server, 2)
+    assert 1000 < len(first) < 4096
+    assert "a" * 2000 in second
+    assert "..." in first
+    if style == "json":
+        row = json.loads(first)
+        assert row["target"].startswith('/""""')
+        assert all(row[name].endswith("...") for name in ("target", "referer", "agent"))
+        assert (row["id"], row["status"], row["exit"]) == ("x", 200, 0)
+    else:
+        assert first.endswith("id=x")
+        assert " 200 3 " in first
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_output(start: Serve, tmp_path: Path, closed: str) -> None:
+    """Not open at all: there is no log, and a server."""
+    path = tmp_path / "socket"
+    server = start(
+        *("--metrics-path", "/metrics"),
+        prefix=("sh", "-c", f'exec "$@" {closed}', "sh"),
+        where=("--uds", str(path)),
+        stderr=2,
+    )
+
+    def answer() -> int:
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(BOUND)
+            if sock.connect_ex(str(path)):
+                assert server.process.poll() is None
+                return 0
+            client = Client(sock)
+            client.get()
+            return client.read().status
+
+    poll(lambda: answer() == 200, "an answer")
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0

@@ -4,25 +4,28 @@
 run time. ``combined``: with where the request came from and what sent it, and what the process
 used. ``json``: an object a line, with all there is.
 
-Lines are collected and written together, at most ``_DELAY`` seconds later, so that a request
+Lines are collected and handed over together, at most ``_DELAY`` seconds later, so that a request
 costs a share of a write and not a whole one. Nothing that a client sends can end a line or a
-quoted field, or move a cursor.
+quoted field, or move a cursor, or make a line so long that another writer's could come between.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import sys
 import time
+from copy import copy
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Final
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Final, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from re import Match
+
+    from fastspawn._core import Outlet
 
     from .config import LogFormat
     from .exchange import Exchange
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 
 _DELAY: Final = 0.02
 _FULL: Final = 256  # lines
+_LONGEST: Final = 4096
+"""Bytes of a line: what a pipe keeps together (PIPE_BUF of Linux, pipe(7))."""
 
 _UNSAFE: Final = re.compile(rb"[^ !#-\[\]-~]")
 """What is not printable ASCII, and what ends a quoted field."""
@@ -39,15 +44,15 @@ _MAXRSS_UNIT: Final = 1 if sys.platform == "darwin" else 1024
 
 
 class AccessLog:
-    """Writes to ``fd``, which stays the caller's."""
+    """Writes to ``outlet``, which stays the caller's."""
 
-    __slots__ = ("_fd", "_line", "_lines", "_loop", "_scheduled", "_stamp", "style")
+    __slots__ = ("_line", "_lines", "_loop", "_outlet", "_scheduled", "_stamp", "style")
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, fd: int, style: LogFormat = "common"
+        self, loop: asyncio.AbstractEventLoop, outlet: Outlet, style: LogFormat = "common"
     ) -> None:
         self._loop = loop
-        self._fd = fd
+        self._outlet = outlet
         self._lines: list[bytes] = []
         self._scheduled = False
         self._stamp = b""
@@ -65,7 +70,10 @@ class AccessLog:
 
     def record(self, exchange: Exchange, job: Job | None) -> None:
         """``job``: its process, which has ended; None: there was none."""
-        self._lines.append(self._line(exchange, job))
+        line = self._line(exchange, job)
+        if len(line) > _LONGEST:
+            line = self._shorter(exchange, job)
+        self._lines.append(line)
         if not self._scheduled:
             self._scheduled = True
             self._loop.call_later(_DELAY, self._due)
@@ -73,18 +81,22 @@ class AccessLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was collected. A log that can't be written must not stop the server."""
-        data = memoryview(b"".join(self._lines))
+        """Hand over what was collected. What can't be written is counted there."""
+        self._outlet.put(b"".join(self._lines))
         self._lines.clear()
-        try:
-            while data:
-                data = data[os.write(self._fd, data) :]
-        except OSError:
-            pass
 
     def _due(self) -> None:
         self._scheduled = False
         self.flush()
+
+    def _shorter(self, exchange: Exchange, job: Job | None) -> bytes:
+        """The line, with what is longest in it cut."""
+        most = _LONGEST
+        while True:
+            most //= 2
+            line = self._line(_cut(exchange, most), job)
+            if len(line) <= _LONGEST:
+                return line
 
     def _common(self, exchange: Exchange, job: Job | None) -> bytes:
         return b"%b %b%b\n" % (self._start(exchange), _end(job), _id(exchange))
@@ -114,6 +126,25 @@ class AccessLog:
             *(exchange.peer, self._stamp, exchange.method, target, not exchange.http10),
             *(exchange.status, exchange.sent),
         )
+
+
+def _cut(exchange: Exchange, most: int) -> Exchange:
+    """What the lines show of it, each field of no more than ``most`` bytes and a mark."""
+    about = copy(exchange.about)
+    if about is not None:
+        about.referer, about.agent = _shortened(about.referer, most), _shortened(about.agent, most)
+    shown: Any = SimpleNamespace(
+        **{name: getattr(exchange, name) for name in ("peer", "method", "http10", "status")},
+        **{name: getattr(exchange, name) for name in ("received", "sent")},
+        target=_shortened(exchange.target, most),
+        route=SimpleNamespace(title=exchange.route.title[:most]),
+        about=about,
+    )
+    return cast("Exchange", shown)
+
+
+def _shortened(value: bytes, most: int) -> bytes:
+    return value if len(value) <= most else value[:most] + b"..."
 
 
 def _end(job: Job | None) -> bytes:

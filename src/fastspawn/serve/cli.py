@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, TypeVar
 
 from fastspawn._stdout import printing
 
-from . import identity, listen, server, settings, systemd, workers
+from . import identity, inherited, listen, server, settings, systemd, workers
 from .checks import UsageError, check, check_commands, check_rights
 from .config import Config, RouteConfig
 from .options import GROUPS, OPTIONS
@@ -104,6 +104,7 @@ def _drop_rights(config: Config) -> None:
 
 
 def _run(argv: Sequence[str]) -> int:
+    inherited.settle()
     if argv and argv[0] == workers.FLAG:
         return workers.work(argv[1:])
     environ = dict(os.environ)

@@ -53,6 +53,7 @@ def render(total: Snapshot) -> bytes:
 class _Figures(Collector):
     def __init__(self, total: Snapshot) -> None:
         self._counts: Snapshot = total["counts"]
+        self._dropped: Snapshot = total["dropped"]
         self._now: Snapshot = {"routes": {}, "connections": 0, "workers": 0, **total["now"]}
 
     def collect(self) -> Iterator[Metric]:
@@ -85,6 +86,16 @@ class _Figures(Collector):
             "Server processes that ended by themselves.",
             self._now.get("replaced", 0),
         )
+
+        yield self._lost()
+
+    def _lost(self) -> Metric:
+        made = CounterMetricFamily(
+            "fastspawn_log_lines_dropped", "Lines that nobody took in time.", labels=["log"]
+        )
+        for log, count in self._dropped.items():
+            made.add_metric([log], count)
+        return made
 
     def _requests(self) -> Metric:
         made = CounterMetricFamily(

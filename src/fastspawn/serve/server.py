@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastspawn import TemplateError, WorkerError
 
-from . import link, orphans, settings, tls
+from . import link, orphans, outlets, settings, tls
 from .pool import LentPool, Pool
 from .protocol import Connection
 from .service import Service
@@ -28,7 +28,7 @@ from .systemd import Notifier
 if TYPE_CHECKING:
     import socket
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from .config import Config
 
@@ -59,13 +59,20 @@ def serve(
             orphans.become_subreaper()
         except OSError as error:
             raise StartError(f"--subreaper: {error.strerror}") from error
+    with outlets.opened() as lines:
+        _run(
+            loop,
+            _serve(
+                *(loop, config, sockets, ready, stopping, reread, upstream),
+                *(notifier or Notifier({}), lines),
+            ),
+        )
+
+
+def _run(loop: asyncio.AbstractEventLoop, serving: Coroutine[Any, Any, None]) -> None:
     try:
         asyncio.set_event_loop(loop)
-        loop.run_until_complete(
-            _serve(
-                loop, config, sockets, ready, stopping, reread, upstream, notifier or Notifier({})
-            )
-        )
+        loop.run_until_complete(serving)
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:
@@ -206,6 +213,7 @@ async def _serve(
     reread: Callable[[], Config] | None,
     upstream: link.Upstream | None,
     notifier: Notifier,
+    lines: outlets.Outlets,
 ) -> None:
     stop = _Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -213,7 +221,7 @@ async def _serve(
 
     strategies = Strategies(loop, config.spawners, _say, alone=True)
     pool = _pool(config, upstream)
-    service = Service(config, strategies.make, loop, pool, upstream)
+    service = Service(config, strategies.make, loop, pool, upstream, lines)
     try:
         await service.load(config)
     except WorkerError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import sys
 from typing import TYPE_CHECKING, Final
 
 from . import about, own
@@ -12,6 +11,7 @@ from .access import AccessLog
 from .admission import Admission
 from .config import RouteConfig
 from .meter import Counting, Meters
+from .outlets import Outlets
 from .pool import PooledAdmission
 from .response import Heads
 from .route import Route
@@ -56,6 +56,7 @@ class Service:
         "_heads",
         "_make",
         "_meters",
+        "_outlets",
         "_pool",
         "_reroute_timer",
         "_retired",
@@ -85,10 +86,12 @@ class Service:
         loop: asyncio.AbstractEventLoop,
         pool: Pool | None = None,
         upstream: Upstream | None = None,
+        outlets: Outlets | None = None,
     ) -> None:
         """``make``: the strategy of a route, not yet started. ``pool``: what all routes share.
-        ``upstream``: of a worker."""
+        ``upstream``: of a worker. ``outlets``: stay the caller's."""
         self.config = config
+        self._outlets = outlets
         self.loop = loop
         self._make = make
         self._pool = pool
@@ -182,7 +185,8 @@ class Service:
     def _log(self, config: Config) -> AccessLog | None:
         if not config.access_log:
             return None
-        return AccessLog(self.loop, sys.stdout.fileno(), config.log_format)
+        outlet = None if self._outlets is None else self._outlets.access()
+        return None if outlet is None else AccessLog(self.loop, outlet, config.log_format)
 
     def _recorder(self, route: Route) -> Recorder | None:
         return self.log if route.meter is None else Counting(route.meter, self.log)
@@ -190,7 +194,8 @@ class Service:
     def _snapshot(self) -> Snapshot:
         assert self._meters is not None
         routes = (*self.routing.routes, *self._retired, self.routing.nowhere)
-        return self._meters.snapshot(routes, len(self.connections))
+        dropped = {} if self._outlets is None else self._outlets.dropped()
+        return {**self._meters.snapshot(routes, len(self.connections)), "dropped": dropped}
 
     def _route(self, config: RouteConfig, name: str | None = None) -> Route:
         heads = self._heads.get(config.content_type)
@@ -276,5 +281,7 @@ class Service:
             heads.refresh()
         if self.log is not None:
             self.log.refresh()
+        if self._outlets is not None:
+            self._outlets.look()
         if self.figures is not None:
             self.figures.push()

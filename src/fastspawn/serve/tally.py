@@ -46,14 +46,15 @@ class _Round:
 
 
 class Tally:
-    """The supervisor's side."""
+    """The supervisor's side. ``dropped``: tells the lines of its own that were lost."""
 
-    def __init__(self) -> None:
+    def __init__(self, dropped: Callable[[], Snapshot]) -> None:
+        self._dropped = dropped
         self.replaced = 0
         """Workers that ended by themselves."""
         self._latest: dict[Member, Snapshot] = {}
         self._gone: Snapshot = {}
-        """The counts of workers that are no more."""
+        """What workers counted that are no more."""
         self._rounds: dict[int, _Round] = {}
         self._number = 0
 
@@ -61,7 +62,8 @@ class Tally:
         self._latest[worker] = {}
 
     def leave(self, worker: Member) -> None:
-        add(self._gone, self._latest.pop(worker, {}).get("counts", {}))
+        latest = self._latest.pop(worker, {})
+        add(self._gone, {name: latest[name] for name in ("counts", "dropped") if name in latest})
         for number, each in list(self._rounds.items()):
             if each.asker is worker:
                 del self._rounds[number]
@@ -99,10 +101,10 @@ class Tally:
     def _answer(self, number: int) -> None:
         asked = self._rounds.pop(number)
         total: Snapshot = {}
-        add(total, {"counts": self._gone})
+        add(total, self._gone)
         for snapshot in self._latest.values():
             add(total, snapshot)
-        add(total, {"now": {"replaced": self.replaced}})
+        add(total, {"now": {"replaced": self.replaced}, "dropped": self._dropped()})
         asked.asker.send_json(TOTAL, {"ask": asked.ask, **total})
 
 

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from . import link, listen, orphans, server, settings
+from . import link, listen, orphans, outlets, server, settings
 from .pool import Broker
 from .systemd import Notifier
 from .tally import Tally
@@ -35,6 +35,10 @@ _BACKOFF: Final = 0.1
 _BACKOFF_MOST: Final = 5.0
 _PATIENCE: Final = 10.0
 """Seconds for a worker to leave after all its own time limits have passed."""
+
+
+_LOOK: Final = 1.0
+"""Seconds between looks at lines that were lost: whether others are taken by now."""
 
 
 def work(fds: Sequence[str]) -> int:
@@ -150,7 +154,8 @@ class Supervisor:
         self._workers = [_Worker(number, share) for number, share in enumerate(shares, 1)]
         total = config.max_inflight_total
         self._broker = None if total is None else Broker(total)
-        self._tally = None if config.metrics_path is None else Tally()
+        self._lines = outlets.Outlets()
+        self._tally = None if config.metrics_path is None else Tally(self._lines.dropped)
         self._selector = selectors.DefaultSelector()
         self._notifier = notifier or Notifier({})
         self._sign_at: float | None = None
@@ -188,11 +193,13 @@ class Supervisor:
             except OSError as error:
                 raise server.StartError(f"--subreaper: {error.strerror}") from error
         self._selector.register(wake, selectors.EVENT_READ)
+        self._lines.take_stderr()
         try:
             self._loop(wake)
         finally:
             signal.set_wakeup_fd(-1)
             self._kill()
+            self._lines.close()
             self._selector.close()
             wake.close()
             woken.close()
@@ -218,6 +225,7 @@ class Supervisor:
                 else:
                     self._linked(key.data)
             self._flush()
+            self._lines.look()
             now = time.monotonic()
             if self._tally is not None:
                 self._tally.expire(now)
@@ -260,6 +268,8 @@ class Supervisor:
     def _next_due(self) -> float | None:
         """Seconds until something is to be done without being asked."""
         times = [at for at in (self._sign_at, self._close_at, self._give_up_at) if at is not None]
+        if self._lines.waiting:
+            times.append(time.monotonic() + _LOOK)
         if self._tally is not None and self._tally.due is not None:
             times.append(self._tally.due)
         if not self._signals:
