@@ -6,11 +6,13 @@ an HTTP server on top of it.
 
 The environment variable FASTSPAWN_BACKEND pins the way to spawn (clone3, clone, vfork,
 posix_spawn or fork); without it the first one that works here is used.
+
+A name is imported when it is first asked for (PEP 562): who only runs programs pays neither for
+the event loop nor for the engine.
 """
 
-import contextlib
 import os
-from importlib.metadata import version
+import sys
 from subprocess import (
     DEVNULL,
     PIPE,
@@ -21,41 +23,33 @@ from subprocess import (
     TimeoutExpired,
     list2cmdline,
 )
-from typing import TYPE_CHECKING
 
-from fastspawn import _core, aio
-from fastspawn._checkpoint import checkpoint
-from fastspawn._core import STREAM, Job
-from fastspawn._install import install, installed, uninstall
-from fastspawn.command import Command, Limits
-from fastspawn.engine import Engine, Sink
-from fastspawn.pool import PoolJob, ResettablePool, WorkerError
-from fastspawn.process import Process
-from fastspawn.result import Result
-from fastspawn.shortcuts import (
-    call,
-    check_call,
-    check_output,
-    getoutput,
-    getstatusoutput,
-    run,
-)
-from fastspawn.template import Template, TemplateError
-from fastspawn.warm import WarmJob, WarmPool
-
+TYPE_CHECKING = False  # typing's, whose import would be a fifth of this one
 if TYPE_CHECKING:
     # Its overloads say which arguments make it one of text; a subclass does not inherit that.
     from subprocess import Popen
-else:
-    from fastspawn.popen import Popen
 
-__version__ = version("fastspawn")
+    from fastspawn import aio
+    from fastspawn._checkpoint import checkpoint
+    from fastspawn._core import STREAM, Job
+    from fastspawn._install import install, installed, uninstall
+    from fastspawn.command import Command, Limits
+    from fastspawn.engine import Engine, Sink
+    from fastspawn.pool import PoolJob, ResettablePool, WorkerError
+    from fastspawn.process import Process
+    from fastspawn.result import Result
+    from fastspawn.shortcuts import (
+        call,
+        check_call,
+        check_output,
+        getoutput,
+        getstatusoutput,
+        run,
+    )
+    from fastspawn.template import Template, TemplateError
+    from fastspawn.warm import WarmJob, WarmPool
 
-
-def get_include() -> str:
-    """The directory of ``fastspawn/checkpoint.h``, for C and C++ programs (``cc -I``)."""
-    return os.path.join(os.path.dirname(__file__), "include")
-
+__version__ = "0.1.0"
 
 __all__ = [
     "DEVNULL",
@@ -97,6 +91,58 @@ __all__ = [
     "uninstall",
 ]
 
-# A wrong name is told by whatever wants to spawn, not by the import.
-with contextlib.suppress(ValueError):
-    _core.select_backend(os.environ.get("FASTSPAWN_BACKEND"))
+_HOMES = {
+    "_checkpoint": ("checkpoint",),
+    "_core": ("STREAM", "Job"),
+    "_install": ("install", "installed", "uninstall"),
+    "command": ("Command", "Limits"),
+    "engine": ("Engine", "Sink"),
+    "pool": ("PoolJob", "ResettablePool", "WorkerError"),
+    "popen": ("Popen",),
+    "process": ("Process",),
+    "result": ("Result",),
+    "shortcuts": (
+        "call",
+        "check_call",
+        "check_output",
+        "getoutput",
+        "getstatusoutput",
+        "run",
+    ),
+    "template": ("Template", "TemplateError"),
+    "warm": ("WarmJob", "WarmPool"),
+}
+"""Where the public names are that are not here yet."""
+
+_HOME = {"aio": "aio"} | {name: home for home, names in _HOMES.items() for name in names}
+
+_OTHER_INTERPRETER = (
+    "fastspawn is for one interpreter of a process, and for none with a GIL of its own (PEP 684):"
+    " in another, use subprocess"
+)
+
+
+def __getattr__(name: str) -> object:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    path = f"{__name__}.{home}"
+    try:
+        __import__(path)
+    except ImportError as error:
+        if "interpreter" in str(error):
+            raise ImportError(_OTHER_INTERPRETER, name=__name__) from None
+        raise
+    module = sys.modules[path]
+    value = module if name == home else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def get_include() -> str:
+    """The directory of ``fastspawn/checkpoint.h``, for C and C++ programs (``cc -I``)."""
+    return os.path.join(os.path.dirname(__file__), "include")

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import builtins
 import io
-import linecache
 import os
 import runpy
 import sys
 import types
 from types import TracebackType
-from typing import Any, NoReturn
 
 import fastspawn
+
+TYPE_CHECKING = False  # as in popen.py
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 USAGE = """\
 usage: python -m fastspawn --install script.py [ARG ...]
@@ -112,6 +114,8 @@ def run_program(args: list[str]) -> None:
         else:
             set_path("")
             if sys.version_info >= (3, 13):  # tracebacks show its lines
+                import linecache
+
                 lines = rest[0].splitlines(keepends=True)
                 linecache.cache["<string>"] = (len(rest[0]), None, lines, "<string>")
             run_code(rest[0], "<string>")

@@ -1541,3 +1541,10 @@ def select_backend(name=None):
             f"FASTSPAWN_BACKEND={name}: {what} (choose from: {', '.join(backends())})"
         )
         raise ValueError(_backend_error)
+
+
+# A wrong name is told by whatever wants to spawn, not by the import.
+try:
+    select_backend(os.environ.get("FASTSPAWN_BACKEND"))
+except ValueError:
+    pass

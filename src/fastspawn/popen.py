@@ -8,16 +8,18 @@ well, which then does it or says what is wrong with it.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Sequence
 from time import monotonic
-from typing import Any, AnyStr
 
 from fastspawn._core import Child, Plan, ReturnCode, adopt, spawn, tells_stages
+
+TYPE_CHECKING = False  # typing's import would take as long as all of subprocess
+if TYPE_CHECKING:
+    from typing import Any, AnyStr  # noqa: F401  (the base's, below)
 
 # What the standard library passes to Popen._execute_child. A version that passes something else
 # starts its children itself.
@@ -26,10 +28,15 @@ _ARGUMENTS = (
     "p2cread p2cwrite c2pread c2pwrite errread errwrite restore_signals gid gids uid umask "
     "start_new_session"
 ).split()
-_UNDERSTOOD = list(inspect.signature(subprocess.Popen._execute_child).parameters)[1:] in (  # type: ignore[attr-defined]
-    _ARGUMENTS,
-    [*_ARGUMENTS, "process_group"],  # since Python 3.11
-)
+
+
+def _understood() -> bool:
+    code = getattr(subprocess.Popen._execute_child, "__code__", None)  # type: ignore[attr-defined]
+    if code is None or code.co_flags & (0x04 | 0x08):  # CO_VARARGS, CO_VARKEYWORDS
+        return False
+    taken = list(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
+    return taken in (_ARGUMENTS, [*_ARGUMENTS, "process_group"])  # the last one since Python 3.11
+
 
 SHELL = "/system/bin/sh" if hasattr(sys, "getandroidapilevel") else "/bin/sh"
 
@@ -49,7 +56,7 @@ def _are_ints(values: Iterable[object]) -> bool:
     return all(isinstance(value, int) for value in values)
 
 
-class Popen(subprocess.Popen[AnyStr]):
+class Popen(subprocess.Popen["AnyStr"]):
     """subprocess.Popen with the start, the timed wait and the signals of fastspawn.
 
     Arguments, attributes, methods and errors are those of the running Python's subprocess.Popen.
@@ -67,7 +74,7 @@ class Popen(subprocess.Popen[AnyStr]):
     """The child until it has been reaped, where there are pidfds."""
     _reaped = False
 
-    if _UNDERSTOOD:
+    if _understood():
 
         def _execute_child(
             self,

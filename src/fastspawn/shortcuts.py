@@ -13,6 +13,7 @@ import math
 import operator
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from subprocess import (
     PIPE,
@@ -22,12 +23,15 @@ from subprocess import (
     TimeoutExpired,
 )
 from time import monotonic
-from typing import TYPE_CHECKING, Any
 
 from fastspawn._core import Talk, begin
 from fastspawn.popen import SHELL, Popen, take_over
 
-_Outcome = tuple[Any, Any, Any]
+TYPE_CHECKING = False  # as in popen.py
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+_Outcome: TypeAlias = "tuple[Any, Any, Any]"
 """The return code, stdout and stderr."""
 
 # ---- may it? ---------------------------------------------------------------------------------
@@ -48,6 +52,29 @@ _default_encoding: Callable[[], str] = getattr(
     subprocess, "_text_encoding", lambda: locale.getpreferredencoding(False)
 )
 
+
+def _warned(options: dict[str, Any]) -> dict[str, Any]:
+    """With python -X warn_default_encoding (PEP 597): in text mode with no encoding, warn where we
+    are called, and name the encoding, since Popen would blame us. (Before 3.11 it is silent.)"""
+    text, universal = options.get("text"), options.get("universal_newlines")
+    disagree = text is not None and universal is not None and bool(text) != bool(universal)
+    if (
+        disagree  # Popen says so
+        or options.get("encoding") is not None
+        or not (text or universal or options.get("errors"))
+        or not hasattr(subprocess, "_text_encoding")
+        or _is_replaced()
+    ):
+        return options
+    level, frame = 1, sys._getframe()
+    ours = frame.f_code.co_filename
+    while frame.f_code.co_filename == ours and frame.f_back is not None:
+        level, frame = level + 1, frame.f_back
+    warnings.warn("'encoding' argument not specified.", EncodingWarning, level)
+    encoding = "utf-8" if sys.flags.utf8_mode else locale.getencoding()  # type: ignore[attr-defined,unused-ignore]
+    return {**options, "encoding": encoding}
+
+
 _EXTRA = frozenset({"shell", "text", "universal_newlines", "encoding", "errors"})
 """Options that begin() does not know."""
 
@@ -59,8 +86,6 @@ _HANDLERS = frozenset({"strict", "ignore", "replace", "surrogateescape", "backsl
 def _codec(encoding: Any, errors: Any) -> tuple[str, str] | None:
     """Both for str.encode, or None if it is not sure what they would do."""
     if encoding is None:
-        if sys.flags.warn_default_encoding:
-            return None
         encoding = _default_encoding()
     if errors is None:
         errors = "strict"
@@ -163,6 +188,8 @@ def _complete(
     popenargs: tuple[Any, ...], input: Any, timeout: Any, kwargs: dict[str, Any]
 ) -> tuple[Any, _Outcome]:
     """Run it to its end: its args and how it ended."""
+    if sys.flags.warn_default_encoding:
+        kwargs = _warned(kwargs)
     if len(popenargs) == 1:
         done = _quick(popenargs[0], input, timeout, kwargs)
         if done is not None:
@@ -182,6 +209,8 @@ def _complete(
 
 def _wait_for(popenargs: tuple[Any, ...], timeout: Any, kwargs: dict[str, Any]) -> int:
     """The return code; pipes are not looked after."""
+    if sys.flags.warn_default_encoding:
+        kwargs = _warned(kwargs)
     if len(popenargs) == 1 and PIPE not in map(kwargs.get, ("stdin", "stdout", "stderr")):
         done = _quick(popenargs[0], None, timeout, kwargs)
         if done is not None:

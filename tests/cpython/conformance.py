@@ -52,6 +52,7 @@ def run_suite(suite: str, swap: str, cases: Sequence[str] = ()) -> Outcomes:
             process = subprocess.Popen(
                 [*argv, str(results), *cases],
                 cwd=directory,
+                env={**os.environ, "PYTHONPATH": str(HERE / "site"), "FASTSPAWN_TEST_SWAP": swap},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

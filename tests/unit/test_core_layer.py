@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import re
+import site
 import subprocess
+import sys
 from importlib.metadata import distribution
 from importlib.resources import files
 from pathlib import Path
@@ -88,6 +91,70 @@ def test_all() -> None:
     public |= {*subprocess.__all__, "list2cmdline"}  # its classes and numbers, too
     public |= {"aio"}  # a module
     assert public == set(fastspawn.__all__) - {"__version__"}
+
+
+HEAVY = {"asyncio", "uvloop", "typing", "inspect", "dataclasses", "importlib.metadata"}
+"""Modules whose import takes as long as that of subprocess, or longer."""
+
+
+@pytest.mark.parametrize(
+    ("code", "also"),
+    [
+        ("import fastspawn as subprocess", set()),
+        ("import fastspawn as subprocess; subprocess.run(['true'], check=True)", set()),
+        ("import fastspawn as subprocess; subprocess.Popen(['true']).wait()", set()),
+        ("import fastspawn as subprocess; subprocess.getoutput('true')", set()),
+        ("import fastspawn; fastspawn.install()", set()),
+        ("import fastspawn.__main__", {"typing"}),  # runpy's, in some versions
+        ("import fastspawn.serve.__main__", HEAVY - {"uvloop", "importlib.metadata"}),
+    ],
+)
+def test_what_is_not_needed_is_not_imported(code: str, also: set[str]) -> None:
+    # Without site: a venv's own files may import anything.
+    path = os.pathsep.join([str(Path(fastspawn.__file__).parents[1]), *site.getsitepackages()])
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"{code}\nimport sys\nprint(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        check=True,
+    )
+    assert HEAVY & set(done.stdout.split()) <= also
+
+
+def test_names_that_are_not_there() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'no_such_name'"):
+        _ = fastspawn.no_such_name  # type: ignore[attr-defined]
+    with pytest.raises(ImportError, match="no_such_name"):
+        exec("from fastspawn import no_such_name")
+    assert set(fastspawn.__all__) <= set(dir(fastspawn))
+
+
+IN_ANOTHER = """\
+import fastspawn
+try:
+    fastspawn.run(["true"])
+except ImportError as error:
+    print(error, flush=True)
+"""
+OTHER_INTERPRETER = """\
+import fastspawn, sys
+fastspawn.run(["true"])
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+each = interpreters.create()
+interpreters.run_string(each, sys.argv[1])
+interpreters.destroy(each)
+"""
+
+
+def test_another_interpreter_is_refused_in_one_line() -> None:
+    argv = [sys.executable, "-W", "ignore", "-c", OTHER_INTERPRETER, IN_ANOTHER]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    assert done.stdout == f"{fastspawn._OTHER_INTERPRETER}\n"
 
 
 def test_version() -> None:

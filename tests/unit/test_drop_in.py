@@ -6,8 +6,10 @@ from __future__ import annotations
 import io
 import os
 import pathlib
+import re
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -576,6 +578,37 @@ def test_a_popen_that_was_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     fastspawn.call(TRUE)
     fastspawn.getoutput("true")
     assert Recorder.made == 3
+
+
+WARNED = """\
+import sys, fastspawn as subprocess
+subprocess.run("true", shell=True, text=True)
+subprocess.call("true", shell=True, universal_newlines=True)
+subprocess.check_call("true", shell=True, errors="strict")
+subprocess.check_output("true", shell=True, text=True)
+subprocess.getoutput("true")
+subprocess.getstatusoutput("true")
+subprocess.Popen(["true"], text=True).wait()
+subprocess.run("true", shell=True, text=True, encoding="utf-8")
+subprocess.run("true", shell=True)
+try:
+    subprocess.run("true", shell=True, text=True, universal_newlines=False)
+except subprocess.SubprocessError:
+    print("SubprocessError")
+"""
+
+
+def test_encoding_warnings_point_at_the_caller() -> None:
+    """PEP 597: where the standard library's do, in lines 2 to 8 (before 3.11 it has none)."""
+    argv = [sys.executable, "-X", "warn_default_encoding", "-c"]
+    found = []
+    for code in (WARNED, WARNED.replace("fastspawn as ", "")):
+        done = subprocess.run([*argv, code], capture_output=True, text=True, check=True)
+        assert done.stdout == "SubprocessError\n"
+        found.append(re.findall(r"^(.*:\d+): (EncodingWarning.*)$", done.stderr, flags=re.M))
+    assert found[0] == found[1]
+    lines = range(2, 9) if sys.version_info >= (3, 11) else ()
+    assert [where for where, _ in found[0]] == [f"<string>:{line}" for line in lines]
 
 
 @pytest.mark.parametrize("cls", [subprocess.Popen, fastspawn.Popen])

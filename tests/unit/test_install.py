@@ -57,6 +57,55 @@ def test_reversible() -> None:
     assert not fastspawn.installed()
 
 
+LATE = """\
+import sys, fastspawn
+fastspawn.install()
+assert not {"asyncio", "uvloop"} & set(sys.modules)
+import %s as module
+from fastspawn.aio.transport import SubprocessTransport
+
+async def main(loop):
+    transport, _ = await loop.subprocess_exec(asyncio.SubprocessProtocol, "true")
+    transport.close()
+    return type(transport) is SubprocessTransport
+
+def run(loop):
+    try:
+        return loop.run_until_complete(main(loop))
+    finally:
+        loop.close()
+
+import asyncio, pkgutil
+print(run(module.new_event_loop()), module.__spec__.loader is module.__loader__)
+print(pkgutil.get_data(module.__name__, "__init__.py") == open(module.__file__, "rb").read())
+ours = [each for each in sys.meta_path if type(each).__module__ == "fastspawn._install"]
+print([type(each).__name__ for each in ours])
+fastspawn.uninstall()
+print(vars(module.new_event_loop().__class__).keys() & {"subprocess_exec", "subprocess_shell"})
+print(any(each in sys.meta_path for each in ours))
+"""
+
+
+@pytest.mark.parametrize("module", ["asyncio", "uvloop"])
+def test_modules_that_come_later(programs: Path, module: str) -> None:
+    """install() imports neither, and serves each as soon as it is there; nothing of it stays."""
+    status, out, err = python("-W", "ignore", "-c", LATE % module, cwd=programs)
+    assert (status, err) == (0, "")
+    assert out == "True True\nTrue\n['_Finder']\nset()\nFalse\n"
+
+
+def test_a_module_that_is_never_there(programs: Path) -> None:
+    """An import that fails does so as it would have."""
+    code = (
+        "import importlib.util, sys, fastspawn; fastspawn.install(); sys.path[:] = []\n"
+        "print(importlib.util.find_spec('uvloop'))\n"
+        "import uvloop\n"
+    )
+    status, out, err = python("-c", code, cwd=programs)
+    assert (status, out) == (1, "None\n")
+    assert err.endswith("ModuleNotFoundError: No module named 'uvloop'\n")
+
+
 def test_repr(installed: None) -> None:
     assert repr(subprocess.Popen) == "<class 'fastspawn.popen.Popen'>"
     for name, value in names().items():

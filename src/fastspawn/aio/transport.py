@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import time
 from asyncio.base_subprocess import (
     BaseSubprocessTransport,
@@ -20,8 +21,6 @@ from asyncio.log import logger
 from asyncio.subprocess import SubprocessStreamProtocol
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-import uvloop
 
 from fastspawn.aio.pipes import ReadPipe, WritePipe
 from fastspawn.aio.starting import Begun, await_end, begin, start
@@ -37,14 +36,13 @@ NAP = (0.001, 0.02)
 BURIAL = 1.0
 """Seconds that a killed process may take to end when no loop is left to hear of it."""
 
-_PLAIN_LOOPS = (asyncio.SelectorEventLoop, uvloop.Loop)
-
 
 def _is_plain(loop: asyncio.AbstractEventLoop) -> bool:
     """Does the loop make pipe transports as asyncio or uvloop do?  Another's are its own."""
     own = getattr(loop, "__dict__", {})
+    uvloops = getattr(sys.modules.get("uvloop"), "Loop", None)
     return (
-        type(loop) in _PLAIN_LOOPS
+        type(loop) in (asyncio.SelectorEventLoop, uvloops)
         and "connect_read_pipe" not in own
         and "connect_write_pipe" not in own
     )

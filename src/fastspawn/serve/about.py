@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from functools import lru_cache
-from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -106,6 +105,8 @@ def _address(hop: bytes) -> bytes | None:
     elif hop.count(b":") == 1:
         hop = hop.partition(b":")[0]
     try:
+        from ipaddress import ip_address
+
         return str(ip_address(hop.decode("ascii"))).encode()
     except ValueError:
         return None
@@ -120,6 +121,8 @@ def reader(config: Config) -> Reader | None:
 
 def trust(sources: Sequence[str]) -> Callable[[bytes], bool]:
     """``sources``: addresses, networks, ``unix`` or ``*``; they have been checked."""
+    from ipaddress import ip_address, ip_network
+
     everyone, unix = "*" in sources, "unix" in sources
     networks: list[IPv4Network | IPv6Network] = [
         ip_network(source, strict=False) for source in sources if source not in ("*", "unix")

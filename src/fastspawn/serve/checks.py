@@ -13,7 +13,6 @@ from fastspawn._program import why_no_checkpoint
 
 from . import rights, settings, tls
 from .cgi import spool
-from .cgi.scripts import ScriptDirectory
 from .filling import Filling
 from .strategy import command_of
 
@@ -51,6 +50,8 @@ def check_commands(config: Config) -> None:
 def _check_command(route: RouteConfig) -> None:
     if route.cgi_dir is not None:
         try:
+            from .cgi.scripts import ScriptDirectory
+
             ScriptDirectory(route.cgi_dir)
         except ValueError as error:
             raise UsageError(f"--cgi-dir {route.cgi_dir}: {error}") from error

@@ -7,14 +7,13 @@ status 2.
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, NoReturn, TypeVar
 
+from fastspawn import __version__
 from fastspawn._stdout import printing
 
 from . import identity, inherited, listen, server, settings, systemd, workers
@@ -128,7 +127,7 @@ def _run(argv: Sequence[str]) -> int:
         what, how = _summary(config.routes)
         count = "" if config.workers == 1 else f"{config.workers} workers, "
         print(  # noqa: T201
-            f"fastspawn {_version()} serving {what} on {where} "
+            f"fastspawn {__version__} serving {what} on {where} "
             f"({how}, {config.loop}, {count}pid {os.getpid()})",
             file=sys.stderr,
             flush=True,
@@ -188,6 +187,8 @@ def _split(parser: argparse.ArgumentParser, argv: list[str]) -> tuple[list[str],
 def _refuse_unknown(parser: argparse.ArgumentParser, word: str) -> NoReturn:
     option = word.partition("=")[0]
     known = [each for action in parser._actions for each in action.option_strings]
+    import difflib
+
     close = difflib.get_close_matches(option, known, 1)
     hint = f"did you mean {close[0]}?" if close else "see --help"
     raise UsageError(f"unknown option {option}: {hint}")
@@ -217,7 +218,7 @@ def _parser() -> _Parser:
         "--version",
         help="print the version and exit",
         action="version",
-        version=f"fastspawn {_version()}",
+        version=f"fastspawn {__version__}",
     )
     return parser
 
@@ -232,10 +233,3 @@ def _shown(convert: Callable[[str], T]) -> Callable[[str], T]:
             raise argparse.ArgumentTypeError(str(error)) from error
 
     return shown
-
-
-def _version() -> str:
-    try:
-        return version("fastspawn")
-    except PackageNotFoundError:
-        return "(not installed)"

@@ -7,19 +7,12 @@ told with the file, the line where it can be found, and the key.
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from . import paths, values
 from .options import OPTIONS, Option
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _HEADER: Final = re.compile(r"\s*\[\[?\s*([^\]]+?)\s*\]")
 _POSITION: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
@@ -34,8 +27,14 @@ def read(path: str) -> dict[str, Any]:
 
     A route's dict also has ``where``, for messages. Raises FileError.
     """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
     except OSError as error:
         raise FileError(f"--config {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -100,6 +99,8 @@ class _Reader:
             self._refuse(section, key, str(error))
 
     def _refuse_unknown(self, section: int | None, key: str, known: list[str]) -> NoReturn:
+        import difflib
+
         close = difflib.get_close_matches(key.replace("_", "-"), known, 1)
         hint = f": did you mean {close[0]}?" if close else ""
         self._refuse(section, key, f"unknown key{hint}")

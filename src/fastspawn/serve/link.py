@@ -8,8 +8,6 @@ Either side learns by the end of the stream that the other has gone.
 from __future__ import annotations
 
 import contextlib
-import json
-import pickle
 import struct
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -35,12 +33,8 @@ COUNTS: Final = b"n"
 TOTAL: Final = b"t"
 """From the supervisor: those of all (``tally.py``)."""
 
-_READERS: Final[dict[bytes, Callable[[bytes], Any]]] = {
-    CONFIG: pickle.loads,
-    COUNTS: json.loads,
-    TOTAL: json.loads,
-}
-"""Of the messages that are more than a number."""
+_LONG: Final = frozenset({CONFIG, COUNTS, TOTAL})
+"""The messages that are more than a number."""
 
 
 def message(kind: bytes, number: int = 0) -> bytes:
@@ -49,13 +43,27 @@ def message(kind: bytes, number: int = 0) -> bytes:
 
 def config_message(config: Config) -> bytes:
     # Only ever read by a process that this one has started, from a socket nobody else has.
+    import pickle
+
     data = pickle.dumps(config)
     return _HEAD.pack(CONFIG, len(data)) + data
 
 
 def json_message(kind: bytes, value: Any) -> bytes:
+    import json
+
     data = json.dumps(value).encode()
     return _HEAD.pack(kind, len(data)) + data
+
+
+def _read(kind: bytes, body: bytes) -> Any:
+    if kind == CONFIG:
+        import pickle
+
+        return pickle.loads(body)
+    import json
+
+    return json.loads(body)
 
 
 class Inbox:
@@ -69,12 +77,12 @@ class Inbox:
         self._data += data
         while len(self._data) >= _HEAD.size:
             kind, number = _HEAD.unpack_from(self._data)
-            reader = _READERS.get(kind)
-            end = _HEAD.size + (0 if reader is None else number)
+            long = kind in _LONG
+            end = _HEAD.size + (number if long else 0)
             if len(self._data) < end:
                 return
             body, self._data = self._data[_HEAD.size : end], self._data[end:]
-            yield kind, number if reader is None else reader(body)
+            yield kind, _read(kind, body) if long else number
 
 
 class Upstream:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .cgi.exchange import CgiExchange
-from .cgi.gateway import Gateway
 from .exchange import Exchange
 
 if TYPE_CHECKING:
@@ -64,22 +62,22 @@ def _raw_with_id(route: Route) -> Spawn:
     return spawn
 
 
-def mode(name: ModeName) -> Mode:
-    if name == "ws":
-        # Needs what is not always installed.
-        from .websocket import WsExchange
-
-        return Mode(WsExchange, wants_fields=True, spawner=_cgi)
-    return _MODES[name]
-
-
 def _cgi(route: Route) -> Spawn:
     """The command of the route, or a script of its directory, as RFC 3875 has it."""
+    from .cgi.gateway import Gateway
+
     gateway = route.gateway = Gateway(route)
     return gateway.spawn
 
 
-_MODES: dict[ModeName, Mode] = {
-    "raw": Mode(Exchange, wants_fields=False, spawner=_raw),
-    "cgi": Mode(CgiExchange, wants_fields=True, spawner=_cgi),
-}
+def mode(name: ModeName) -> Mode:
+    """What is not asked for is not imported: ws needs what is not always installed."""
+    if name == "raw":
+        return Mode(Exchange, wants_fields=False, spawner=_raw)
+    if name == "cgi":
+        from .cgi.exchange import CgiExchange
+
+        return Mode(CgiExchange, wants_fields=True, spawner=_cgi)
+    from .websocket import WsExchange
+
+    return Mode(WsExchange, wants_fields=True, spawner=_cgi)

@@ -7,7 +7,6 @@ own threads. So what is a child of the main thread and is not known to it is an 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Container
@@ -23,6 +22,8 @@ def become_subreaper() -> None:
     """Raises OSError."""
     if sys.platform != "linux":
         raise OSError(0, "not on this system")
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     zero = ctypes.c_ulong(0)
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), zero, zero, zero):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import resource
@@ -111,6 +110,8 @@ def sources(text: str) -> tuple[str, ...]:
     found = tuple(word for each in text.split(",") if (word := each.strip()))
     for each in found:
         if each not in ("*", "unix"):
+            import ipaddress
+
             try:
                 ipaddress.ip_network(each, strict=False)
             except ValueError:
