@@ -145,12 +145,12 @@ class Exchange:
             self.spoil(413, b"request body too large\n")
         elif self.job is not None:
             if not self.job.write(data):
-                connection.pause_body()
+                connection.pause_body(self)
         else:
             assert self.body is not None
             self.body.append(data)
             if self.received > _GATHER:
-                connection.pause_body()
+                connection.pause_body(self)
 
     def feed_eof(self) -> None:
         """The request is complete."""
@@ -221,7 +221,7 @@ class Exchange:
             for data in body:
                 ready = job.write(data)
             if ready:
-                connection.resume_body()
+                connection.resume_body(self)
 
     def overloaded(self) -> None:
         self.refuse(OVERLOADED.status, OVERLOADED.text, _RETRY_AFTER)
@@ -235,7 +235,7 @@ class Exchange:
 
     def on_drain(self) -> None:
         if self.connection is not None:
-            self.connection.resume_body()
+            self.connection.resume_body(self)
 
     def on_output(self, data: bytes) -> None:
         connection = self.connection

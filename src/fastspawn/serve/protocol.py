@@ -95,11 +95,11 @@ class Connection(asyncio.Protocol):
         "_advancing",
         "_ahead",
         "_ahead_paused",
-        "_body_paused",
         "_current",
         "_deaf",
         "_fd",
         "_fields",
+        "_full",
         "_held",
         "_hosts",
         "_limit",
@@ -158,7 +158,10 @@ class Connection(asyncio.Protocol):
         self._advancing = False
 
         # Reading and writing.
-        self._paused = self._body_paused = self._ahead_paused = False
+        self._paused = self._ahead_paused = False
+        self._full: Exchange | None = None
+        """Takes no more of its body for now. That ends with the message, or with its turn if that
+        comes later; with the exchange in any case."""
         self._held = b""
         """Received, but not to be parsed before reading goes on."""
         self._rush = False
@@ -218,6 +221,7 @@ class Connection(asyncio.Protocol):
             if parsing is current:
                 return False
             self._ahead.remove(parsing)
+            self.resume_body(parsing)
         if not self._ahead:
             self.ending = True
         self._time_body()
@@ -235,7 +239,7 @@ class Connection(asyncio.Protocol):
         self._ahead.clear()
         self._held = b""
         self._deaf = True
-        self._parser = self._parsing = self._upgraded = None
+        self._parser = self._parsing = self._upgraded = self._full = None
         if current is not None:
             current.abandon()
 
@@ -357,10 +361,10 @@ class Connection(asyncio.Protocol):
             self._deaf = True
         exchange.feed_eof()
         if exchange is self._current:
+            if self._full is not None:
+                self.resume_body(exchange)
             if not exchange.begun:
                 exchange.begin()
-            else:
-                self.resume_body()
 
     # ---- from the exchange being answered
 
@@ -381,15 +385,16 @@ class Connection(asyncio.Protocol):
         """Nothing is read, or the client does not."""
         return self._paused or self.write_paused
 
-    def pause_body(self) -> None:
-        """No more of the request's body, for now."""
-        if not self._body_paused and not self._rush:
-            self._body_paused = True
+    def pause_body(self, exchange: Exchange) -> None:
+        """No more of its body, for now."""
+        if self._full is not exchange and not self._rush:
+            self._full = exchange
             self._update_reading()
 
-    def resume_body(self) -> None:
-        if self._body_paused:
-            self._body_paused = False
+    def resume_body(self, exchange: Exchange) -> None:
+        """Undo ``pause_body``, if it was this exchange's."""
+        if self._full is exchange:
+            self._full = None
             self._update_reading()
 
     def cut(self, *, reset: bool) -> None:
@@ -417,6 +422,7 @@ class Connection(asyncio.Protocol):
         other = self._make_exchange(method, target, exchange.http10, keep, fields)
         other.about, other.peer = exchange.about, exchange.peer
         other.complete = exchange.complete
+        self.resume_body(exchange)
         if not other.complete:
             self._parsing = None
             self._deaf = True
@@ -428,6 +434,8 @@ class Connection(asyncio.Protocol):
         """The current exchange has been answered, or is past answering."""
         self._current = self._upgraded = None
         self._probed = 0
+        if self._full is not None:
+            self.resume_body(exchange)
         if self.ending or not exchange.keep or not exchange.complete:
             self._finish(linger=not exchange.complete)
         elif self._ahead:
@@ -467,9 +475,8 @@ class Connection(asyncio.Protocol):
         # What is still unread fits into the socket's receive buffer, and the EOF after it tells
         # whether the request was complete.
         self._rush = True
-        self.resume_body()
-        if self._paused:
-            self.service.watch.hangup(self._fd, self, shut=False)
+        self._full = None
+        self._update_reading()
 
     def peer_gone(self) -> None:
         self.transport.abort()
@@ -578,10 +585,14 @@ class Connection(asyncio.Protocol):
             view = view[length:]
 
     def _parse_held(self) -> None:
-        if self._paused or not self._held or self.transport.is_closing():
+        if self._full is not None or self._ahead_paused or self.transport.is_closing():
             return
+        # There may be none by now: the answer may have ended the connection's requests.
         data, self._held = self._held, b""
-        self.data_received(data)
+        self._paused = False
+        self._time_body()
+        if data:
+            self.data_received(data)
         if not self._paused:
             self.transport.resume_reading()
 
@@ -673,6 +684,8 @@ class Connection(asyncio.Protocol):
             exchange = self._current = self._ahead.popleft()
             self._wait(None)
             self._time_body()
+            if exchange.complete:
+                self.resume_body(exchange)
             if (self._shut or self.service.retiring) and not self._ahead:
                 self.ending = True
             if self._ahead_paused and len(self._ahead) < MAX_AHEAD:
@@ -690,7 +703,8 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         self._ahead.clear()
         self._held = b""
-        self._body_paused = self._ahead_paused = False
+        self._full = None
+        self._ahead_paused = False
         transport = self.transport
         if transport.is_closing():
             return
@@ -711,16 +725,15 @@ class Connection(asyncio.Protocol):
     # ---- reading
 
     def _update_reading(self) -> None:
-        paused = self._body_paused or self._ahead_paused
         watch = self.service.watch
-        if paused:
+        if paused := self._full is not None or self._ahead_paused:
             # With requests waiting ahead, an EOF behind them says nothing.
             watch.hangup(self._fd, self, shut=not self._ahead_paused and not self._rush)
         if paused == self._paused or self.transport.is_closing():
             return
-        self._paused = paused
-        self._time_body()
         if paused:
+            self._paused = True
+            self._time_body()
             self.transport.pause_reading()
             return
         watch.forget_hangup(self._fd)
@@ -728,6 +741,8 @@ class Connection(asyncio.Protocol):
             # Not from within whatever has called: it may be the parser.
             self.service.loop.call_soon(self._parse_held)
         else:
+            self._paused = False
+            self._time_body()
             self.transport.resume_reading()
 
     def _time_body(self) -> None:

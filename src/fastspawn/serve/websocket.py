@@ -200,7 +200,7 @@ class WsExchange(Exchange):
             if lines:
                 data += b"\n"
         if data and not job.write(data):
-            connection.pause_body()
+            connection.pause_body(self)
 
     # ---- from the process
 

@@ -114,7 +114,7 @@ class GatheringExchange(Exchange):
         if self.complete:
             self._gathered(self._spool)
         else:
-            connection.resume_body()
+            connection.resume_body(self)
 
     def _gathered(self, spool: Spool) -> None:
         self._stop_waiting()
