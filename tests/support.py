@@ -242,3 +242,11 @@ def same_error(error: Exception, expected: Exception) -> bool:
 
     assert seen(error) == seen(expected)
     return True
+
+
+def foreign_link(link: Path, target: Path) -> None:
+    """A link to a program whose owner is another than the link's: ``target``, or, where no file
+    can be given away, one of the system's."""
+    link.symlink_to(target if os.geteuid() == 0 else "/bin/sh")
+    if os.geteuid() == 0:
+        os.lchown(link, 12345, 12345)

@@ -160,6 +160,27 @@ def test_the_exit_status_of_a_script(serve: Serve, kind: str, how: str) -> None:
         assert "GET /page: it exited with status 1" in server.errors()
 
 
+def test_a_directory_of_scripts(serve: Serve, kind: str, tmp_path: Path) -> None:
+    for name, text, mode in (
+        ("page", "#!/bin/sh\nprintf 'Content-Type: text/plain\\n\\n%s' $PATH_INFO\n", 0o755),
+        ("crlf", "#!/bin/sh\r\n", 0o755),
+        ("data", "", 0o644),
+    ):
+        (tmp_path / name).write_bytes(text.encode())
+        (tmp_path / name).chmod(mode)
+    server = serve(kind, app="mounted", cgi_dir=str(tmp_path))
+    page, crlf, data = (
+        server.get(f"/sub/dir/cgi-bin/{name}") for name in ("page/x", "crlf", "data")
+    )
+    assert (page.status, page.body) == (200, b"/x")
+    assert (crlf.status, b"could not be executed" in crlf.body) == (500, True)
+    assert data.status == 403
+    server.stop()
+    if kind == "uvicorn":
+        assert f"cannot start {tmp_path}/crlf: its interpreter '/bin/sh\\r'" in server.errors()
+        assert f"{tmp_path}/data is not a file that user" in server.errors()
+
+
 def test_a_local_redirect(serve: Serve, kind: str) -> None:
     server = serve(kind, app="mounted", mode="cgi", command=["sh", "-c", WAYS], max_inflight=1)
     with server.connect() as client:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from serve.harness import Server
+from support import foreign_link
 
 Serve = Callable[..., Server]
 
@@ -112,7 +113,7 @@ def test_nothing_but_scripts(start: Serve, site: Path, tmp_path: Path) -> None:
     scripts = site / "cgi-bin"
     install(scripts / ".hidden", evil)
     install(scripts / "data", "data", 0o644)
-    (scripts / "out").symlink_to(tmp_path / "outside")
+    foreign_link(scripts / "out", tmp_path / "outside")
     (scripts / "up").symlink_to("..")
     (scripts / "root").symlink_to("/")
     os.mkfifo(scripts / "pipe", 0o755)
@@ -149,10 +150,81 @@ def test_nothing_but_scripts(start: Serve, site: Path, tmp_path: Path) -> None:
             answer = client.read()
             assert answer.status == status, target
             assert str(site).encode() not in answer.body
+    # The operator is told why of what is there and is not run.
+    for name, why in (
+        ("data", "is not a file that user"),
+        ("pipe", "is not a file that user"),
+        ("out", "is a link out of the directory, to"),
+        ("up", "is a link out of the directory, to"),
+    ):
+        assert f"fastspawn: cgi: GET /cgi-bin/{name}" in server.errors()
+        assert f": {scripts}/{name} {why}" in server.errors()
+    assert server.errors().count("fastspawn: cgi: ") == 5
     with server.connect() as client:
         client.request("TRACE", "/cgi-bin/show")
         assert client.read().status == 405
     assert not ran.exists()
+
+
+def test_a_program_that_is_installed_as_a_link(start: Serve, site: Path, tmp_path: Path) -> None:
+    """Of the link's owner; or of another, where the operator allows it."""
+    program = install(tmp_path / "lib" / "program")
+    scripts = site / "cgi-bin"
+    (scripts / "installed").symlink_to(program)
+    foreign_link(scripts / "allowed", program)
+    server = start("--cgi-dir", str(site), command=())
+    fields = server.get("/cgi-bin/installed/x").body.decode().split("|")
+    # As if the program were there itself.
+    assert fields[:2] == ["/cgi-bin/installed", "/x"]
+    assert (fields[3], fields[5], fields[6]) == (
+        str(scripts / "installed"), str(scripts), str(scripts / "installed")
+    )  # fmt: skip
+    assert server.get("/cgi-bin/allowed").status == 403
+    if os.geteuid() == 0:
+        server = start("--cgi-dir", str(site), "--cgi-link-dir", str(program.parent), command=())
+        assert server.get("/cgi-bin/allowed").body.startswith(b"/cgi-bin/allowed|none|")
+
+
+GITWEB = Path("/usr/lib/cgi-bin/gitweb.cgi")
+
+
+@pytest.mark.skipif(not GITWEB.is_symlink(), reason="no gitweb: apt-get install gitweb")
+def test_where_debian_installs_links(start: Serve) -> None:
+    server = start("--cgi-dir", str(GITWEB.parent), command=())
+    answer = server.get("/cgi-bin/gitweb.cgi")
+    assert b"<!-- git web interface version" in answer.body, server.errors()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "why"),
+    [
+        ("crlf", "#!/bin/sh\r\necho\r\n", (r"its interpreter '/bin/sh\r': No such file or "
+         "directory (its lines end with CR LF: save it with LF)")),
+        ("missing", "#!/nowhere/to/be found\n", ("its interpreter /nowhere/to/be: No such file or "
+         "directory")),
+        ("none", "echo hi\n", "it is a script that names no interpreter: begin it with"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("strategy", ["direct", "subprocess"])
+def test_a_script_that_is_there_and_cannot_be_run(
+    start: Serve, site: Path, strategy: str, name: str, text: str, why: str
+) -> None:
+    """The kernel says "No such file or directory" of it."""
+    script = site / "cgi-bin" / name
+    script.write_bytes(text.encode())
+    script.chmod(0o755)
+    # Not on uvloop: its libuv runs what names no interpreter by /bin/sh.
+    server = start(
+        *("--cgi-dir", str(site), "--strategy", strategy, "--loop", "asyncio"), command=()
+    )
+    with server.connect() as client:
+        for _ in range(2):
+            client.get(f"/cgi-bin/{name}")
+            answer = client.read()
+            assert (answer.status, b"could not be executed" in answer.body) == (500, True)
+            assert not any(word in answer.body for word in (b"No such file", b"/sh", b"nowhere"))
+    start_of = f"fastspawn: cgi: GET /cgi-bin/{name}: cannot start {script}: "
+    assert server.errors().count(start_of + why) == 2, server.errors()
 
 
 def test_slashes_in_a_row_count_as_one(start: Serve, site: Path) -> None:

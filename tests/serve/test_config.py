@@ -74,6 +74,7 @@ max-body = "none"
 [[route]]
 path = "/bin/{...}"
 cgi-dir = "/scripts"
+cgi-link-dir = ["/programs"]
 document-root = "/www"
 pass-authorization = true
 buffer-body = "1k"
@@ -187,6 +188,7 @@ def test_every_key(tmp_path: Path) -> None:
                 path="/bin/{...}",
                 mode="cgi",
                 cgi_dir="/scripts",
+                cgi_link_dir=("/programs",),
                 document_root="/www",
                 pass_authorization=True,
                 buffer_body=1024,

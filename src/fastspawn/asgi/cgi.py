@@ -75,6 +75,8 @@ class CgiExchange(Exchange):
             )
             invocation = self.route.gateway.invoke(request, self.match, self.mounted.encode())
         except CgiRefused as refused:
+            if refused.why:
+                self._warn(refused.why)
             lines = [line.split(b": ", 1) for line in refused.fields.split(b"\r\n") if line]
             fields = [(name.lower(), value) for name, value in lines]
             raise Refused(refused.status, refused.text, fields) from None
@@ -269,6 +271,13 @@ class CgiExchange(Exchange):
         await self._admitted()
         self._spawn(None)
         await self._answer()
+
+    def _failure(self, job: Job) -> outcome.Failure:
+        assert self.invocation is not None
+        found, why = self.route.gateway.failure(self.invocation, job)
+        if why:
+            self._warn(why)
+        return found
 
     def _complain(self, output: bytes) -> None:
         if start := self._reader.start(output):

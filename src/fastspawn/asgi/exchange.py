@@ -320,11 +320,14 @@ class Exchange:
                 await self._body(b"", last=True)
                 return
         self._complain(data)
-        raise Refused(*error(outcome.failure(self._ended)))
+        raise Refused(*error(self._failure(self._ended)))
 
     def _spoiled(self, job: Job) -> bool:
         """The way it ended makes its answer none."""
         return outcome.failed(job)
+
+    def _failure(self, job: Job) -> outcome.Failure:
+        return outcome.failure(job)
 
     async def _hold(self) -> None:
         """Most processes end soon after their first output."""

@@ -50,9 +50,9 @@ def check_commands(config: Config) -> None:
 def _check_command(route: RouteConfig) -> None:
     if route.cgi_dir is not None:
         try:
-            from .cgi.scripts import ScriptDirectory
+            from .cgi.gateway import directory_of
 
-            ScriptDirectory(route.cgi_dir)
+            directory_of(route)
         except ValueError as error:
             raise UsageError(f"--cgi-dir {route.cgi_dir}: {error}") from error
         except OSError as error:

@@ -52,6 +52,8 @@ class RouteConfig:
     # Mode cgi.
     cgi_dir: str | None = None
     """The scripts below it are the commands."""
+    cgi_link_dir: tuple[str, ...] = ()
+    """Where links in it may lead."""
     document_root: str | None = None
     pass_authorization: bool = False
     stream_chunked: bool = False

@@ -32,6 +32,7 @@ from .strategy import STREAM
 
 if TYPE_CHECKING:
     from .about import About
+    from .outcome import Failure
     from .protocol import Connection
     from .route import Match, Route
     from .strategy import Job
@@ -353,8 +354,11 @@ class Exchange:
                 )
             self._cut(connection)
         else:
-            status, text, passing = failure(job)
-            self._send_error(connection, status, text, _RETRY_AFTER if passing else b"")
+            self._send_failure(connection, failure(job))
+
+    def _send_failure(self, connection: Connection, found: Failure) -> None:
+        fields = _RETRY_AFTER if found.passing else b""
+        self._send_error(connection, found.status, found.text, fields)
 
     def _send_error(
         self, connection: Connection, status: int, text: bytes, fields: bytes = b""

@@ -193,6 +193,9 @@ def _make() -> list[Option]:
     add("cgi-dir", "instead of CMD: the scripts in DIR/cgi-bin and DIR/htbin (or in DIR itself, if "
         "it has neither) at /cgi-bin/ and /htbin/, as http.server --cgi had them; no other files "
         "are served", values.path, "text", "DIR")  # fmt: skip
+    add("cgi-link-dir", "where links in --cgi-dir may lead, besides to programs that the link's "
+        "owner has as well; may be repeated", values.directory, "list", "DIR",
+        need=Need(("cgi-dir",)))  # fmt: skip
     add("document-root", "DOCUMENT_ROOT, and what PATH_TRANSLATED begins with (default: that of "
         "--cgi-dir)", values.path, "text", "DIR", need=mode("cgi", "ws"))  # fmt: skip
     add("pass-authorization", "let scripts see Authorization and Proxy-Authorization (default: "

@@ -2,7 +2,7 @@
 
 A flag goes before a variable, and that before the file. An option of a route that is given for
 the whole server counts for each route that does not say otherwise; the lists (``set-env``,
-``pass-env``, ``rlimit``, ``ws-origin``, ``ws-subprotocol``) add up.
+``pass-env``, ``rlimit``, ``cgi-link-dir``, ``ws-origin``, ``ws-subprotocol``) add up.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FIXED: Final = (
     *("user", "group", "subreaper"),
 )
 """Fields that a reload can't change."""
-_SUMS: Final = ("set_env", "pass_env", "rlimit", "ws_origin", "ws_subprotocol")
+_SUMS: Final = ("set_env", "pass_env", "rlimit", "cgi_link_dir", "ws_origin", "ws_subprotocol")
 
 
 class SettingsError(ValueError):
@@ -193,9 +193,11 @@ def _check_need(
 
 
 def _has(need: options.Need, place: RouteConfig | Mapping[str, Any]) -> bool:
+    fields = [name.replace("-", "_") for name in need.options]
     if isinstance(place, Mapping):
-        return any(place.get(name.replace("-", "_")) for name in need.options)
-    return getattr(place, need.options[0]) in need.values
+        return any(place.get(field) for field in fields)
+    found = [getattr(place, field) for field in fields]
+    return any(value in need.values if need.values else value for value in found)
 
 
 def _fit_pool(route: RouteConfig) -> RouteConfig:

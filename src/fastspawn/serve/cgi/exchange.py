@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from fastspawn.serve.outcome import failed
+from fastspawn.serve import outcome
 from fastspawn.serve.response import (
     CHUNK_END,
     CLOSE,
@@ -78,6 +78,8 @@ class CgiExchange(GatheringExchange):
                 self.invocation = self.route.gateway.invocation(self)
             except Refused as refused:
                 self.begun = True
+                if refused.why:
+                    self._complain(refused.why)
                 self.refuse(refused.status, refused.text, refused.fields)
                 return
             parser = NphParser() if self.invocation.nph else HeadParser()
@@ -177,10 +179,11 @@ class CgiExchange(GatheringExchange):
             body = self._reader.feed(self.held + job.output)
             self._reader.end()
         except BadOutput as bad:
-            why = f"it exited with status {job.returncode}: {bad}" if failed(job) else str(bad)
+            failed = outcome.failed(job)
+            why = f"it exited with status {job.returncode}: {bad}" if failed else str(bad)
             self._complain(f"{why}; output: {self._reader.start()!r}")
-            if failed(job):
-                super()._fail(connection, job)
+            if failed:
+                self._send_failure(connection, outcome.failure(job))
             else:
                 self._send_error(connection, 502, b"the script's answer is malformed\n")
             return
@@ -245,7 +248,11 @@ class CgiExchange(GatheringExchange):
             return
         if output := self._reader.start(self.held + job.output):
             self._complain(f"it failed; output: {output!r}")
-        super()._fail(connection, job)
+        assert self.invocation is not None
+        found, why = self.route.gateway.failure(self.invocation, job)
+        if why:
+            self._complain(why)
+        self._send_failure(connection, found)
 
     def _cut(self, connection: Connection) -> None:
         # Chunks and a length show by themselves that something is missing.

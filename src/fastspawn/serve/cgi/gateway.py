@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from fastspawn._executable import why_not_executed
 from fastspawn.serve import outcome
 from fastspawn.serve.paths import Hole
 from fastspawn.serve.strategy import command_of
@@ -17,6 +19,7 @@ from .scripts import ScriptDirectory
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from fastspawn.serve.config import RouteConfig
     from fastspawn.serve.route import Match, Route
     from fastspawn.serve.strategy import Job
     from fastspawn.serve.websocket import WsExchange
@@ -55,7 +58,7 @@ class Gateway:
         )
         """In ``on_exit``: the way it ended makes the script's answer none, complete or not."""
         self._strategy = route.strategy
-        self._directory = None if config.cgi_dir is None else ScriptDirectory(config.cgi_dir)
+        self._directory = directory_of(config)
         root = config.document_root
         if root is not None:
             self._root: bytes | None = os.fsencode(os.path.abspath(root))
@@ -115,6 +118,22 @@ class Gateway:
             env.setdefault(b"CONTENT_LENGTH", b"%d" % exchange.length)
         return self._strategy.spawn_as(exchange, input, invocation.argv, env, invocation.cwd)
 
+    def failure(self, invocation: Invocation, job: Job) -> tuple[outcome.Failure, str]:
+        """The error that answers for a script that has ``failed``; and, if it was never started,
+        why, in a line for the log: no client is told of files."""
+        found = outcome.failure(job)
+        if job.error is None or found.passing:
+            return found, ""
+        name = os.fsdecode(invocation.argv[0])
+        search = os.fsdecode(invocation.env.get(b"PATH", b"")) or None
+        program = shutil.which(name, path=search) or name
+        why = why_not_executed(program, invocation.cwd or self._cwd, search)
+        if why is None:
+            why = getattr(job.error, "strerror", None) or str(job.error)
+        else:
+            found = found._replace(text=b"the script could not be executed: the log says why\n")
+        return found, f"cannot start {program}: {why}"
+
     def _split(self, path: bytes) -> Script:
         segments = path[1:].split(b"/")
         name, rest = segments[: self._depth], segments[self._depth :]
@@ -157,6 +176,13 @@ class Gateway:
             document_root=self._root,
             pass_authorization=self._pass_authorization,
         )
+
+
+def directory_of(config: RouteConfig) -> ScriptDirectory | None:
+    """None: the route has a command. Raises OSError or ValueError."""
+    if config.cgi_dir is None:
+        return None
+    return ScriptDirectory(config.cgi_dir, config.cgi_link_dir)
 
 
 def _program(route: Route) -> bytes:
