@@ -14,20 +14,23 @@ import sys
 import threading
 import warnings
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
 
+import fastspawn
 from conftest import Run
 from fastspawn import aio
 from fastspawn.popen import Popen
 from support import (
+    BOUND,
     async_failure,
     async_poll,
     gone,
+    is_alive,
     open_fds,
     own_threads,
     remembers,
@@ -631,6 +634,108 @@ async def test_debug(caplog: pytest.LogCaptureFixture) -> None:
     process = await aio.create_subprocess_exec("echo", "hi", stdout=PIPE, stderr=STDOUT)
     assert await process.communicate() == (b"hi\n", None)
     assert "execute program 'echo' stdout=stderr=<pipe>" in caplog.text
+
+
+# ---- waiting -----------------------------------------------------------------------------------
+
+
+class Way:
+    """aio's functions, and asyncio's after install()."""
+
+    def __init__(self, name: str) -> None:
+        module: Any = aio if name == "aio" else asyncio
+        self.exec: Callable[..., Any] = module.create_subprocess_exec
+
+
+@pytest.fixture(params=["aio", "installed"])
+def way(request: pytest.FixtureRequest) -> Iterator[Way]:
+    if request.param == "installed":
+        fastspawn.install()
+    yield Way(request.param)
+    fastspawn.uninstall()
+
+
+# Prints the pid of the one that goes on, which holds all of its leader's pipes.
+LEAVES = "cat fifo & echo $!; exit 3"
+
+
+@pytest.fixture
+def fifo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("fifo")
+    return tmp_path / "fifo"
+
+
+async def test_wait_is_for_the_process(way: Way, fifo: Path) -> None:
+    """Not for those who hold its pipes; what these write is read afterwards."""
+    process = await way.exec(*sh(LEAVES), stdin=PIPE, stdout=PIPE, stderr=PIPE)
+    codes = await asyncio.gather(process.wait(), process.wait(), process.wait())
+    assert codes == [3, 3, 3]
+    assert process.returncode == await process.wait() == 3
+    assert is_alive(int(await process.stdout.readline()))
+    assert not process.stdout.at_eof()
+    fifo.write_text("late")
+    assert await process.communicate() == (b"late", b"")
+
+
+async def test_communicate_is_for_the_pipes(way: Way, fifo: Path) -> None:
+    process = await way.exec(*sh(LEAVES), stdout=PIPE)
+    task = asyncio.ensure_future(process.communicate())
+    assert await process.wait() == 3
+    assert not task.done()
+    fifo.write_text("late")
+    out, _ = await task
+    assert out.endswith(b"late")
+
+
+async def test_wait_with_output_that_nobody_reads(way: Way) -> None:
+    process = await way.exec("yes", stdin=PIPE, stdout=PIPE)
+    pipe = process._transport.get_pipe_transport(1)
+    await async_poll(lambda: not pipe.is_reading(), "the reader has had enough")
+    process.kill()
+    assert await asyncio.wait_for(process.wait(), BOUND) == -9
+    assert (await process.stdout.read()).startswith(b"y\ny\n")
+    assert await process.wait() == -9
+
+
+async def test_wait_that_was_cancelled(way: Way, fifo: Path) -> None:
+    process = await way.exec(*sh("read go; " + LEAVES), stdin=PIPE, stdout=PIPE)
+    given_up, kept = (asyncio.ensure_future(process.wait()) for _ in range(2))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    process.stdin.write(b"go\n")
+    assert await kept == 3
+    assert given_up.cancelled()
+    fifo.write_text("")
+    await process.stdout.read()
+
+
+async def test_nothing_is_left_when_wait_returns(way: Way) -> None:
+    """A program that nobody outlives has closed its pipes by then, and so have we."""
+    before = open_fds()
+    for stdin in (PIPE, None):
+        process = await way.exec(
+            *sh("echo out; echo err >&2"), stdin=stdin, stdout=PIPE, stderr=PIPE
+        )
+        assert await process.wait() == 0
+        assert open_fds().keys() == before.keys()
+        assert (await process.stdout.read(), await process.stderr.read()) == (b"out\n", b"err\n")
+
+
+async def test_order_of_the_ends(way: Way, fifo: Path) -> None:
+    """The exit, the pipes that are held, and then the connection."""
+    loop = asyncio.get_running_loop()
+    transport, protocol = await aio.subprocess_exec(loop, Recorder, *sh(LEAVES), stderr=None)
+    assert await transport._wait() == 3  # type: ignore[attr-defined]
+    await async_poll(lambda: ("exited",) in protocol.events, "it was told")
+    assert ("lost", None) not in protocol.events
+    fifo.write_text("late")
+    await protocol.lost
+    ends = [event for event in protocol.events if event[0] != "data"]
+    assert ends[:2] == [("made",), ("exited",)]
+    assert {*ends[2:-1]} == {("pipe", 0, None), ("pipe", 1, None)}
+    assert ends[-1] == ("lost", None)
+    transport.close()
 
 
 # ---- loops and threads ------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import warnings
 from asyncio import transports
 from asyncio.log import logger
@@ -47,6 +48,10 @@ class _Pipe(_FlowControl):  # type: ignore[misc]
         protocol.connection_made(self)
 
     def _ready(self) -> None:
+        raise NotImplementedError
+
+    def look(self) -> None:
+        """See now what the loop would see next: the process has ended."""
         raise NotImplementedError
 
     def __repr__(self) -> str:
@@ -125,6 +130,11 @@ class ReadPipe(_Pipe, asyncio.ReadTransport):
             if self._paused or self._closing:
                 return
 
+    def look(self) -> None:
+        """Read what is there."""
+        if self.is_reading():
+            self._ready()
+
     def close(self) -> None:
         """Read no more."""
         self._close(None)
@@ -162,6 +172,14 @@ class WritePipe(_Pipe, asyncio.WriteTransport):
 
     def _ready(self) -> None:
         self._close(BrokenPipeError() if self._buffer else None)
+
+    def look(self) -> None:
+        """Close it if nobody is left to read."""
+        if not self._file.closed:
+            poll = select.poll()
+            poll.register(self._fd, 0)
+            if poll.poll(0):
+                self._ready()
 
     def _unwatch(self) -> None:
         self._loop.remove_reader(self._fd)

@@ -36,6 +36,8 @@ NAP = (0.001, 0.02)
 BURIAL = 1.0
 """Seconds that a killed process may take to end when no loop is left to hear of it."""
 
+_OWN_PIPES = (ReadPipe, WritePipe)
+
 
 def _is_plain(loop: asyncio.AbstractEventLoop) -> bool:
     """Does the loop make pipe transports as asyncio or uvloop do?  Another's are its own."""
@@ -72,6 +74,7 @@ class SubprocessTransport(_Base):  # type: ignore[misc]
     _proc: Any
     _pipes: dict[int, Any]
     _pending_calls: Any
+    _exit_waiters: Any
     _child: Any = None  # Child
     _had_turn = False
     _watched = -1
@@ -136,7 +139,26 @@ class SubprocessTransport(_Base):  # type: ignore[misc]
             self._watch()
         else:
             self._child = None  # and its descriptor, if someone else reaped it
+            self._look_at_pipes()
             self._process_exited(code)
+
+    def _look_at_pipes(self) -> None:
+        """All that the process itself wrote is there by now, and mostly the end, too: so that who
+        wakes up finds nothing left, though others may hold the pipes for as long as they like."""
+        for proto in tuple(self._pipes.values()):
+            if proto is not None and not proto.disconnected and type(proto.pipe) in _OWN_PIPES:
+                proto.pipe.look()
+
+    def _process_exited(self, returncode: int) -> None:
+        """Wakes those who wait, now and not with the end of the pipes.
+
+        So do uvloop and Python 3.10; later versions wait for the pipes, or wake by their own list.
+        """
+        waiters, self._exit_waiters = self._exit_waiters, []
+        super()._process_exited(returncode)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(returncode)
 
     def _reap(self) -> int | None:
         """The return code; None while it runs, or while another thread is about to reap it."""
