@@ -72,9 +72,8 @@ def test_as_a_variable_and_in_the_file(
         assert bodies(server, target) == [body + b"\n"] * 3
     said = server.errors()
     assert "route /main" not in said
-    assert "route /effect: --snapshot-at effect is effect: " in said
+    assert "fastspawn: routes /effect, /{...}: --snapshot-at effect is effect: " in said
     assert "route /auto/{name}: --snapshot-at auto is main: the path is in the command" in said
-    assert "fastspawn: --snapshot-at effect is effect: " in said
 
 
 def test_auto_leaves_python_to_its_checkpoint(snapshot: Serve) -> None:

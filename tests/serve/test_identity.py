@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import os
 import pwd
 import re
@@ -16,6 +18,7 @@ from pathlib import Path
 import pytest
 
 import fastspawn
+from fastspawn.serve import identity
 from serve.harness import Server, children, poll
 from serve.test_cli import assert_refused, run
 
@@ -31,6 +34,30 @@ def ids(pid: int) -> tuple[set[str], set[str], list[str]]:
     found = [re.search(rf"{name}:\s*(.*)", status) for name in ("Uid", "Gid", "Groups")]
     user, group, groups = (match[1].split() for match in found if match is not None)
     return set(user), set(group), groups
+
+
+def imported_late() -> set[str]:
+    """Modules that functions of the server import, when they are called."""
+    folder = Path(identity.__file__).parent
+    found = set()
+    for file in folder.rglob("*.py"):
+        package = ".".join(("fastspawn.serve", *file.parent.relative_to(folder).parts))
+        functions = [each for each in ast.walk(ast.parse(file.read_text()))
+                     if isinstance(each, (ast.FunctionDef, ast.AsyncFunctionDef))]  # fmt: skip
+        for each in (inner for function in functions for inner in ast.walk(function)):
+            if isinstance(each, ast.Import):
+                found |= {alias.name for alias in each.names}
+            elif isinstance(each, ast.ImportFrom):
+                name = "." * each.level + (each.module or "")
+                if each.module is None:
+                    found |= {f"{package}.{alias.name}" for alias in each.names}
+                else:
+                    found.add(importlib.util.resolve_name(name, package))
+    return found
+
+
+def test_all_that_is_imported_late_is_imported_before_rights_are_given_up() -> None:
+    assert imported_late() <= set(identity._LATER)
 
 
 if os.geteuid() == 0:
@@ -106,14 +133,17 @@ if os.geteuid() == 0:
         return start("--user", "nobody", *options, command=("sort",), prefix=prefix)
 
     @pytest.mark.parametrize("options", [(), ("--strategy", "warm"), ("--mode", "ws"),
-                                         ("--metrics-path", "/m"), ("--strategy", "auto")],
+                                         ("--metrics-path", "/m"), ("--strategy", "auto"),
+                                         ("--subreaper", "--proxy-headers"), ("--mode", "cgi")],
                              ids=str)  # fmt: skip
     def test_a_package_that_the_user_cannot_read(
         start: Serve, closed: Path, options: tuple[str, ...]
     ) -> None:
         """What is loaded late was loaded before."""
         server = apart(start, closed, *options)
-        if options != ("--mode", "ws"):
+        if options == ("--mode", "cgi"):
+            assert server.get().status == 502
+        elif options != ("--mode", "ws"):
             with server.connect() as client:
                 client.post(b"b\na\n")
                 assert client.read().body == b"a\nb\n"
@@ -125,7 +155,7 @@ if os.geteuid() == 0:
         [
             pytest.param(("--strategy", "snapshot"), "--strategy snapshot: {}/_preload",
                          marks=pytest.mark.skipif(not LINUX_ONLY, reason="no templates")),
-            (("--strategy", "pool"), "--strategy pool: cannot run the worker {}/_worker: "),
+            (("--strategy", "pool"), "--strategy pool: cannot run {}/_worker: "),
             (("--workers", "2"), "--workers: --user nobody cannot "),
         ],
     )  # fmt: skip

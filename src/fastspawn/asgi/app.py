@@ -187,6 +187,7 @@ class _Host:
             if config.mode == "cgi" and not config.stream_chunked:
                 spool.check(config.buffer_body)
             await self._strategy.start()
+            self._strategies.look_always()
         except BaseException:
             await self._end()
             raise

@@ -27,7 +27,7 @@ def drop(config: Config) -> None:
     """
     if config.user is None and config.group is None:
         return
-    _load_modules(config)
+    _load_modules()
     entry = None if config.user is None else _entry(config.user)
     uid = None if config.user is None else (int(config.user) if entry is None else entry.pw_uid)
     gid = _gid(config, entry)
@@ -50,15 +50,17 @@ def drop(config: Config) -> None:
 
 _LATER: Final = (
     *("fastspawn.serve.warming", "fastspawn.serve.resetting", "fastspawn.serve.subproc"),
-    *("fastspawn.serve.websocket", "fastspawn.serve.metrics"),
-    *("concurrent.futures.thread", "encodings.idna", "tempfile"),
+    *("fastspawn.serve.websocket", "fastspawn.serve.metrics", "fastspawn.serve.cgi.exchange"),
+    *("fastspawn.serve.cgi.gateway", "fastspawn.serve.cgi.scripts"),
+    *("ctypes", "difflib", "ipaddress", "json", "pickle", "tempfile", "tomllib", "tomli", "uvloop"),
+    *("concurrent.futures.thread", "encodings.idna"),
 )
 """Modules that are loaded when they are needed, by us and by asyncio."""
 
 
-def _load_modules(config: Config) -> None:
+def _load_modules() -> None:
     """What the user may not be able to read, if the interpreter is below somebody's home."""
-    for name in (*_LATER, config.loop):
+    for name in _LATER:
         with suppress(ImportError):  # of a package that is not installed
             import_module(name)
 

@@ -28,12 +28,14 @@ READY: Final = b"r"
 """From a worker: it serves."""
 
 
+NEWS: Final = b"s"
+"""From a worker: something to say to the operator, in one line (``news.py``)."""
 COUNTS: Final = b"n"
 """From a worker: its figures."""
 TOTAL: Final = b"t"
 """From the supervisor: those of all (``tally.py``)."""
 
-_LONG: Final = frozenset({CONFIG, COUNTS, TOTAL})
+_LONG: Final = frozenset({CONFIG, NEWS, COUNTS, TOTAL})
 """The messages that are more than a number."""
 
 

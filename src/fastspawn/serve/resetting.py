@@ -10,10 +10,10 @@ from fastspawn.pool import builtin_worker
 from .strategy import command_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from .config import RouteConfig
-    from .strategy import Job, SharedEngine, Sink
+    from .strategy import Common, Job, Sink
 
 
 class PoolStrategy:
@@ -24,16 +24,16 @@ class PoolStrategy:
     reason = ""
     kind = ""
 
-    def __init__(
-        self, route: RouteConfig, engine: SharedEngine, say: Callable[[str], object]
-    ) -> None:
+    def __init__(self, route: RouteConfig, common: Common) -> None:
         self._route = route
-        self._engine = engine
+        self._engine = engine = common.engine
+        # Not shared between routes: its workers are the requests that each may have at once.
         self._pool = ResettablePool(
             command_of(route), size=route.pool_size, worker=route.worker, engine=engine
         )
-        self._pool.on_trouble = lambda job: say(
-            f"--strategy pool: the workers end at once ({job.error or f'status {job.returncode}'})"
+        self._pool.on_trouble = lambda job: common.news.tell(
+            f"--strategy pool: the workers end at once ({job.error or f'status {job.returncode}'})",
+            [route.title],
         )
 
     def spawn(self, sink: Sink, input: Any) -> Job:
@@ -62,7 +62,7 @@ class PoolStrategy:
             raise
         except OSError as error:
             worker = (self._route.worker or builtin_worker())[0]
-            raise WorkerError(f"cannot run the worker {worker}: {error.strerror}") from error
+            raise WorkerError(f"cannot run {worker}: {error.strerror}") from error
 
     async def close(self) -> None:
         await self._pool.close()

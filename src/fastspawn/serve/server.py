@@ -11,18 +11,16 @@ import asyncio
 import contextlib
 import errno
 import gc
-import os
 import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-
-from fastspawn import TemplateError, WorkerError
 
 from . import link, orphans, outlets, settings, tls
 from .pool import LentPool, Pool
 from .protocol import Connection
 from .service import Service
-from .strategy import Strategies
+from .strategy import NotStarted, Strategies
 from .systemd import Notifier
 
 if TYPE_CHECKING:
@@ -31,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from .config import Config
+    from .news import News
 
 _POLL: Final = 0.01
 """Seconds between looks for the end of a drain."""
@@ -132,8 +131,11 @@ class _Stop:
 class _Reloader:
     """Puts new configurations into force, one after the other."""
 
-    def __init__(self, service: Service, notifier: Notifier, secure: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, service: Service, news: News, notifier: Notifier, secure: ssl.SSLContext | None
+    ) -> None:
         self._service = service
+        self._news = news
         self._secure = secure
         self._notifier = notifier
         self._next: Config | None = None
@@ -162,10 +164,11 @@ class _Reloader:
         while (config := self._next) is not None:
             self._next, note = None, self._note
             try:
-                await self._service.load(config)
+                with self._news.gathering():
+                    await self._service.load(config)
                 if self._secure is not None:
                     tls.renew(self._secure, config)
-            except (OSError, TemplateError, tls.TlsError) as error:
+            except (NotStarted, OSError, tls.TlsError) as error:
                 _say(f"not reloaded: {error}")
             else:
                 if note:
@@ -219,18 +222,16 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
 
-    strategies = Strategies(loop, config.spawners, _say, alone=True)
+    say = _say if upstream is None else partial(upstream.send_json, link.NEWS)
+    strategies = Strategies(loop, config.spawners, say, alone=True)
     pool = _pool(config, upstream)
     service = Service(config, strategies.make, loop, pool, upstream, lines)
     try:
-        await service.load(config)
-    except WorkerError as error:
-        raise StartError(f"--strategy pool: {error}") from error
-    except OSError as error:
-        name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        raise StartError(f"cannot start the engine: {name}{error.strerror}") from error
-    except TemplateError as error:
-        raise StartError(f"--strategy snapshot: {error}") from error
+        with strategies.news.gathering():
+            await service.load(config)
+    except (NotStarted, OSError) as error:
+        raise StartError(str(error)) from error
+    service.watch.every_second(strategies.look)
     service.start()
     try:
         secure = tls.context(config)
@@ -239,7 +240,7 @@ async def _serve(
     service.half_closes = secure is None
     if orphans.come_here(subreaper=config.subreaper):
         service.watch.every_second(lambda: _reap(service))
-    reloader = _Reloader(service, notifier, secure)
+    reloader = _Reloader(service, strategies.news, notifier, secure)
     # Without a handler it would end the server.
     text = "not restarted: that takes --workers" if upstream is None else ""
     loop.add_signal_handler(signal.SIGUSR2, lambda: _say(text) if text else None)

@@ -6,6 +6,8 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Final
 
+from fastspawn import TemplateError
+
 from . import about, own
 from .access import AccessLog
 from .admission import Admission
@@ -16,6 +18,7 @@ from .pool import PooledAdmission
 from .response import Heads
 from .route import Route
 from .routing import Routing
+from .strategy import NotStarted
 from .tally import Figures, SharedFigures
 from .watch import Delay, Unsent, Watch
 
@@ -42,6 +45,13 @@ _NOWHERE: Final = "(none)"
 
 _HOLD: Final = 0.01
 """Seconds for which the beginning of an answer is held back, for all of it to come."""
+
+
+async def _start(route: Route) -> None:
+    try:
+        await route.strategy.start()
+    except (OSError, TemplateError) as error:
+        raise NotStarted(route.config, error) from error
 
 
 def _seconds(limit: float | None) -> float:
@@ -137,7 +147,7 @@ class Service:
         """Serve the routes of ``config``, and take over its time limits.
 
         Routes that stay the same go on; those that are no more finish what they have been asked
-        for. Raises the OSError of a strategy that can't be started: then nothing has changed.
+        for. Raises NotStarted: then nothing has changed.
         """
         known = {route.config: route for route in self.routing.routes}
         routes: list[Route] = []
@@ -146,8 +156,10 @@ class Service:
                 route = known.get(each)
                 if route is None:
                     route = self._route(each)
-                    await route.strategy.start()
-                routes.append(route)
+                    routes.append(route)
+                    await _start(route)
+                else:
+                    routes.append(route)
         except BaseException:
             for route in routes:
                 if route.config not in known:

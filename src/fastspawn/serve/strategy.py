@@ -8,19 +8,21 @@ to pay per request.
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import signal
 import sys
 from functools import partial
 from subprocess import DEVNULL, STDOUT
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
-from fastspawn import STREAM, Command, Engine, Limits, Template, TemplateError
+from fastspawn import STREAM, Command, Engine, Limits, Template, TemplateError, WorkerError
 from fastspawn._syscalls import stop_of
 
 from . import environment, scheduling
 from .filling import Filling, why_not_alike
-from .paths import ANY_PATH
+from .news import News, about
+from .sharing import Shares, key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -227,33 +229,47 @@ class DirectStrategy:
         pass  # the jobs are the engine's
 
 
+class Common(NamedTuple):
+    """What the strategies of a server have in common."""
+
+    engine: SharedEngine
+    news: News
+    shares: Shares
+    looks: set[Callable[[], None]]
+    """To be called from time to time: there may be news."""
+
+
 class SnapshotStrategy(DirectStrategy):
     """Forks of template processes (``fastspawn.Template``), on the same engine."""
 
     name = "snapshot"
     _open = False
 
-    def __init__(
-        self, route: RouteConfig, engine: SharedEngine, say: Callable[[str], object]
-    ) -> None:
+    def __init__(self, route: RouteConfig, common: Common) -> None:
+        engine = common.engine
         super().__init__(route, engine)
-        self._say = say
+        self._common = common
         self._not_alike = why_not_alike(route, Filling(route))
         at: SnapshotAt | Literal["fixed"] = route.snapshot_at
         if at == "auto" and not self._not_alike:
             at = "fixed"
-        self._template = Template(command_of(route), engine=engine, at=at, fallback=True)
+        command = command_of(route)
+        # Nothing is forked where the scripts of a directory are the commands.
+        key = ("template", at, route.cgi_dir, key_of(command))
+        self._lease = common.shares.join(
+            key, lambda: Template(command, engine=engine, at=at, fallback=True), route.title
+        )
+        self._template = self._lease.source
         self._submit = partial(engine.submit, template=self._template)
         self.spawn = partial(self._submit, self._template.command)
 
     async def start(self) -> None:
         await super().start()
-        await self._template.start()
+        await self._lease.start()
         self._open = True
-        self._engine.watching.add(self._hear)
-        asked = self._route.snapshot_at
-        if asked in ("auto", "effect"):
-            self._say(f"{where(self._route)}--snapshot-at {asked} is {self._begin()}")
+        self._common.looks.add(self._look)
+        if self._route.snapshot_at in ("auto", "effect"):
+            self._tell(self._begin(), [self._route.title])
 
     @property
     def kind(self) -> str:
@@ -261,8 +277,8 @@ class SnapshotStrategy(DirectStrategy):
 
     @property
     def stats(self) -> Mapping[str, int]:
-        """As ``Template.stats``."""
-        return self._template.stats if self._open else {}
+        """As ``Template.stats``; of those that share a template one tells of it."""
+        return self._lease.stats if self._open else {}
 
     def _begin(self) -> str:
         """Where forks begin, and why there."""
@@ -272,20 +288,23 @@ class SnapshotStrategy(DirectStrategy):
         why = self._not_alike or self._template.not_at_effect
         return f"{self.kind}: {why}"
 
-    def _hear(self) -> None:
-        why = self._template.no_checkpoint
-        if why is not None:
-            self._engine.watching.discard(self._hear)
-            self._say(f"{where(self._route)}no template at checkpoint(): {why}")
+    def _tell(self, what: str, titles: Sequence[str]) -> None:
+        self._common.news.tell(f"--snapshot-at {self._route.snapshot_at} is {what}", titles)
+
+    def _look(self) -> None:
+        """Whether a request has come to a checkpoint meanwhile, or was not let."""
+        lease, template = self._lease, self._template
+        if not lease.speaks:
+            return
+        if template.kind == "checkpoint" and lease.once("checkpoint"):
+            self._tell("checkpoint: forks begin there now", lease.titles)
+        why = template.no_checkpoint
+        if why is not None and lease.once("refusal"):
+            self._common.news.tell(f"no template at checkpoint(): {why}", lease.titles)
 
     async def close(self) -> None:
-        self._engine.watching.discard(self._hear)
-        await self._template.close()
-
-
-def where(route: RouteConfig) -> str:
-    """What a line about the route begins with."""
-    return "" if route.path == ANY_PATH else f"route {route.path}: "
+        self._common.looks.discard(self._look)
+        await self._lease.close()
 
 
 class AutoStrategy(SnapshotStrategy):
@@ -301,7 +320,21 @@ class AutoStrategy(SnapshotStrategy):
             await DirectStrategy.start(self)
             self.name, self.reason = "direct", str(error)
         why = f": {self.reason}" if self.reason else ""
-        self._say(f"{where(self._route)}--strategy auto is {self.name}{why}")
+        self._common.news.tell(f"--strategy auto is {self.name}{why}", [self._route.title])
+
+
+class NotStarted(Exception):
+    """A route's strategy cannot be started; why, in one line."""
+
+    def __init__(self, route: RouteConfig, error: OSError | TemplateError) -> None:
+        if isinstance(error, WorkerError):
+            why = f"--strategy pool: {error}"
+        elif isinstance(error, TemplateError):
+            why = f"--strategy snapshot: {error}"
+        else:
+            name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+            why = f"cannot start the engine: {name}{error.strerror}"
+        super().__init__(about([route.title]) + why)
 
 
 class SharedEngine(Engine):
@@ -335,32 +368,43 @@ class Strategies:
         ``alone``: the event loop's thread is the server's, which may schedule it as it likes.
         """
         self._loop = loop
-        self._say = say
         self._engine = SharedEngine(spawners=spawners)
         self._engine.alone = alone
+        self.news = News(say)
+        self._common = Common(self._engine, self.news, Shares(), set())
 
     def make(self, route: RouteConfig) -> Strategy:
         """The strategy that ``route`` names, not yet started."""
         if route.strategy == "direct":
             return DirectStrategy(route, self._engine)
         if route.strategy == "snapshot":
-            return SnapshotStrategy(route, self._engine, self._say)
+            return SnapshotStrategy(route, self._common)
         if route.strategy == "auto":
-            return AutoStrategy(route, self._engine, self._say)
+            return AutoStrategy(route, self._common)
         if route.strategy == "warm":
             from .warming import WarmStrategy
 
-            return WarmStrategy(route, self._engine, self._say)
+            return WarmStrategy(route, self._common)
         if route.strategy == "pool":
             from .resetting import PoolStrategy
 
-            return PoolStrategy(route, self._engine, self._say)
+            return PoolStrategy(route, self._common)
         from .subproc import SubprocessStrategy
 
         if self._engine.alone:
             self._engine.alone = False
             scheduling.normal()
         return SubprocessStrategy(route, self._loop)
+
+    def look(self) -> None:
+        """Tell what is new. To be called every second or so."""
+        for look in list(self._common.looks):
+            look()
+
+    def look_always(self) -> None:
+        """For those without a timer, once all is started: look whenever the engine has news."""
+        if self._common.looks:
+            self._engine.watching.add(self.look)
 
     async def close(self) -> None:
         """What the strategies share. To be called after they are closed."""

@@ -7,41 +7,47 @@ from typing import TYPE_CHECKING, Any, cast
 from fastspawn import WarmPool
 
 from .filling import Filling
+from .sharing import key_of
 from .strategy import DirectStrategy, command_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from .config import RouteConfig
-    from .strategy import Job, SharedEngine, Sink
+    from .strategy import Common, Job, Sink
 
 
 class WarmStrategy(DirectStrategy):
     """What a request makes of the command comes too late for a process that runs already: such
-    requests are started directly, and a route that has no others keeps no spares."""
+    requests are started directly, and a route that has no others keeps no spares. Routes with the
+    same command keep theirs together."""
 
     name = "warm"
 
-    def __init__(
-        self, route: RouteConfig, engine: SharedEngine, say: Callable[[str], object]
-    ) -> None:
-        super().__init__(route, engine)
-        self._pool = WarmPool(
-            command_of(route),
-            size=1 if route.pool_size is None else route.pool_size,
-            max_size=route.pool_max,
-            max_age=route.pool_age,
-            engine=engine,
+    def __init__(self, route: RouteConfig, common: Common) -> None:
+        super().__init__(route, common.engine)
+        self._common = common
+        command = command_of(route)
+        size = 1 if route.pool_size is None else route.pool_size
+        most, age = route.pool_max, route.pool_age
+        self._lease = common.shares.join(
+            ("warm", size, most, age, key_of(command)),
+            lambda: WarmPool(command, engine=common.engine, size=size, max_size=most, max_age=age),
+            route.title,
         )
+        self._pool = self._lease.source
+        self._pool.on_trouble = self._on_trouble
         self._useless = route.mode != "raw" or Filling(route).varies
         if self._useless:
             self.reason = "each request has a command line or environment of its own"
-        self._say = say
-        self._pool.on_trouble = lambda job: say(
-            f"--strategy warm: {route.command[0]} ends without waiting for its input "
-            f"({job.error or f'status {job.returncode}'})"
-        )
         self.spawn = self._spawn
+
+    def _on_trouble(self, job: Any) -> None:
+        self._common.news.tell(
+            f"--strategy warm: {self._route.command[0]} ends without waiting for its input "
+            f"({job.error or f'status {job.returncode}'})",
+            self._lease.titles,
+        )
 
     def _spawn(self, sink: Sink, input: Any) -> Job:
         return cast("Job", self._pool.submit(sink, input))
@@ -59,15 +65,16 @@ class WarmStrategy(DirectStrategy):
 
     @property
     def stats(self) -> dict[str, int]:
-        """As ``WarmPool.stats``."""
-        return self._pool.stats
+        """As ``WarmPool.stats``; of those that share a pool one tells of it."""
+        return self._lease.stats
 
     async def start(self) -> None:
         await super().start()
         if self._useless:
-            self._say(f"--strategy warm is direct: {self.reason}")
+            why = f"--strategy warm is direct: {self.reason}"
+            self._common.news.tell(why, [self._route.title])
         else:
-            await self._pool.start()
+            await self._lease.start()
 
     async def close(self) -> None:
-        await self._pool.close()
+        await self._lease.close()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from . import link, listen, orphans, outlets, server, settings
+from .news import Chorus
 from .pool import Broker
 from .systemd import Notifier
 from .tally import Tally
@@ -156,6 +157,7 @@ class Supervisor:
         self._broker = None if total is None else Broker(total)
         self._lines = outlets.Outlets()
         self._tally = None if config.metrics_path is None else Tally(self._lines.dropped)
+        self._chorus = Chorus(_say)
         self._selector = selectors.DefaultSelector()
         self._notifier = notifier or Notifier({})
         self._sign_at: float | None = None
@@ -292,6 +294,8 @@ class Supervisor:
                     worker.ready = True
                     if worker is self._fresh:
                         self._take_over(worker)
+                elif kind == link.NEWS:
+                    self._chorus.heard(worker.number, value)
                 else:
                     for each in (self._broker, self._tally):
                         if each is not None:
