@@ -88,6 +88,16 @@ async def async_poll(condition: Callable[[], object], what: str, bound: float = 
         await asyncio.sleep(0.005)
 
 
+def longer_times(first: float = 0.1) -> Iterator[float]:
+    """Seconds, more each time, for a deadline that is to come after something that another process
+    has to do first, and that only its end shows: try until it shows. What does not show even with
+    the last one is missing."""
+    seconds = first
+    while seconds < BOUND:
+        yield seconds
+        seconds *= 2
+
+
 def failure(call: Callable[[], object]) -> Exception:
     """What it raises."""
     try:

@@ -390,14 +390,20 @@ def test_snapshot(serve: Serve, kind: str) -> None:
     poll(lambda: not any(alive(pid) for pid in family), "the template's end")
 
 
-def test_output_cap(serve: Serve, kind: str) -> None:
+def test_output_cap(serve: Serve, kind: str, tmp_path: Path) -> None:
     """500 where nothing was sent yet, else an answer that is visibly not whole."""
     ways = "case $PATH_INFO in /a) head -c 3000 /dev/zero;; *) head -c 300000 /dev/zero;; esac"
     head = 'printf "Content-Type: text/plain\\n\\n"; '
     server = serve(kind, mode="cgi", command=["sh", "-c", head + ways], max_output="2k")
     assert server.get("/a").status == 500
-    server = serve(kind, command=["sh", "-c", "echo begun; sleep 0.3; yes"], max_output="64k")
-    answer = server.get()
+    go = tmp_path / "go"
+    script = 'echo begun; while ! test -e "$0"; do sleep 0.02; done; yes'
+    server = serve(kind, command=["sh", "-c", script, str(go)], max_output="64k")
+    with server.connect() as client:
+        client.get()
+        answer = client.read_head()
+        go.touch()
+        client.read_body(answer)
     assert (answer.status, answer.complete) == (200, False)
     assert answer.body.startswith(b"begun\ny\n")
 

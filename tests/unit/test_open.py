@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 
 from fastspawn import DEVNULL, STDOUT, Command, Engine, Limits, Process
-from support import BOUND, async_failure, gone, is_alive, run_script, same_error, sh
+from support import (
+    BOUND,
+    async_failure,
+    gone,
+    is_alive,
+    longer_times,
+    run_script,
+    same_error,
+    sh,
+)
 
 MIB = 1024 * 1024
 
@@ -320,9 +329,12 @@ async def test_cancel_while_nobody_reads(engine: Engine) -> None:
 
 
 async def test_timeout(engine: Engine) -> None:
-    limits = Limits(timeout=0.1)
-    process = await engine.open(Command(sh("echo hi; exec sleep 60"), limits=limits))
-    result = await process.result()
+    for seconds in longer_times():
+        limits = Limits(timeout=seconds)
+        process = await engine.open(Command(sh("echo hi; exec sleep 60"), limits=limits))
+        result = await process.result()
+        if result.stdout:
+            break
     assert (result.stdout, result.returncode) == (b"hi\n", -signal.SIGTERM)
     assert result.timed_out
 

@@ -27,7 +27,7 @@ from fastspawn import (
     WorkerError,
 )
 from fastspawn.pool import _group
-from support import async_poll, gone, is_alive, poll, sh
+from support import async_poll, gone, is_alive, longer_times, poll, sh
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "workers"
 WORKERS: dict[str, list[str] | None] = {
@@ -126,9 +126,13 @@ async def test_errors_go_where_they_should(worker: list[str] | None) -> None:
 
 async def test_a_deadline(worker: list[str] | None, tmp_path: Path) -> None:
     """TERM to the whole group, then KILL."""
-    limits = Limits(timeout=0.3, kill_grace=0.2)
-    script = "(trap '' TERM; echo $$ > $1; sleep 60) & echo out; sleep 60"
-    command = Command(sh(script, tmp_path / "pid"), limits=limits)
+    script = "(trap '' TERM; echo $$ > $1; echo out; sleep 60) & sleep 60"
+    argv = sh(script, tmp_path / "pid")
+    for seconds in longer_times():
+        command = Command(argv, limits=Limits(timeout=seconds, kill_grace=0.2))
+        async with ResettablePool(command, size=1, worker=worker) as pool:
+            if (await pool.run()).stdout:
+                break
     async with ResettablePool(command, size=1, worker=worker) as pool:
         result = await pool.run()
         assert result.timed_out
