@@ -116,6 +116,10 @@ def test_cgi(serve: Serve, kind: str) -> None:
     assert b"status 3" in found["fail"].body
     assert b"signal 9" in found["killed"].body
 
+    path = server.get("/sub/dir/x%2Fy/env").body.decode().splitlines()
+    assert "PATH_INFO=/x/y/env" in path
+    assert "REQUEST_URI=/sub/dir/x%2Fy/env" in path
+    assert server.get("/sub/dir/x%2F..%2Fenv").status == 400
     odd = server.get("/sub/dir/odd")
     assert (odd.status, odd.fields["x-cgi-a"], odd.body) == (200, "b", b"all of it")
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastspawn.serve.cgi.environment import Script
 from fastspawn.serve.cgi.request import Refused
 from fastspawn.serve.cgi.scripts import ScriptDirectory
 from fastspawn.serve.paths import BadPath, split
@@ -21,6 +22,10 @@ def make(path: Path, mode: int = 0o755) -> Path:
     path.write_text("#!/bin/sh\n")
     path.chmod(mode)
     return path
+
+
+def find(directory: ScriptDirectory, path: bytes) -> Script:
+    return directory.find(path[1:].split(b"/"))
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def site(tmp_path: Path) -> Path:
     ],
 )
 def test_found(site: Path, path: bytes, name: bytes, info: bytes) -> None:
-    script = ScriptDirectory(str(site)).find(path)
+    script = find(ScriptDirectory(str(site)), path)
     assert (script.name, script.path_info) == (name, info)
     assert script.file == os.fsencode(site) + name
 
@@ -107,7 +112,7 @@ def test_found(site: Path, path: bytes, name: bytes, info: bytes) -> None:
 )
 def test_refused(site: Path, path: bytes, status: int) -> None:
     with pytest.raises(Refused) as refused:
-        ScriptDirectory(str(site)).find(path)
+        find(ScriptDirectory(str(site)), path)
     assert refused.value.status == status
 
 
@@ -125,7 +130,7 @@ def test_refused(site: Path, path: bytes, status: int) -> None:
 )  # fmt: skip
 def test_the_operator_is_told_why(site: Path, tmp_path: Path, path: str, why: str) -> None:
     with pytest.raises(Refused) as refused:
-        ScriptDirectory(str(site)).find(f"/cgi-bin/{path}".encode())
+        find(ScriptDirectory(str(site)), f"/cgi-bin/{path}".encode())
     target = (site / "cgi-bin" / path).resolve()
     text = why.replace("(", r"\(").replace(")", r"\)").format(target, tmp=tmp_path)
     assert re.fullmatch(re.escape(f"{site}/cgi-bin") + text, refused.value.why)
@@ -139,7 +144,7 @@ def test_links_that_the_operator_allows(site: Path, tmp_path: Path) -> None:
     directory = ScriptDirectory(str(site), [str(tmp_path / "lib"), allowed])
     for path in ("theirs", "installed", "lib/program", "show"):
         name = f"/cgi-bin/{path}".encode()
-        script = directory.find(name + b"/x")
+        script = find(directory, name + b"/x")
         assert (script.name, script.path_info) == (name, b"/x")
         assert script.file == os.fsencode(site) + name
     refusals = {
@@ -147,43 +152,43 @@ def test_links_that_the_operator_allows(site: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     for path, status in refusals.items():
         with pytest.raises(Refused) as refused:
-            directory.find(f"/cgi-bin/{path}".encode())
+            find(directory, f"/cgi-bin/{path}".encode())
         assert refused.value.status == status
     # A name that only begins alike is another directory.
     make(tmp_path / "library" / "program")
     foreign(scripts / "near", tmp_path / "library" / "program")
     with pytest.raises(Refused):
-        ScriptDirectory(str(site), [str(tmp_path / "lib")]).find(b"/cgi-bin/near")
+        find(ScriptDirectory(str(site), [str(tmp_path / "lib")]), b"/cgi-bin/near")
 
 
 def test_directory_of_scripts(tmp_path: Path) -> None:
     make(tmp_path / "show")
     directory = ScriptDirectory(str(tmp_path))
-    assert directory.find(b"/cgi-bin/show").file == os.fsencode(tmp_path / "show")
+    assert find(directory, b"/cgi-bin/show").file == os.fsencode(tmp_path / "show")
     with pytest.raises(Refused):
-        directory.find(b"/show")
+        find(directory, b"/show")
 
 
 def test_directory_below_a_route(site: Path) -> None:
     directory = ScriptDirectory(str(site / "cgi-bin"))
-    script = directory.find_below(b"/app/v1/sub/deep/x", 2)
+    script = directory.find_below(b"app/v1/sub/deep/x".split(b"/"), 2)
     assert (script.name, script.path_info) == (b"/app/v1/sub/deep", b"/x")
     for path, status in ((b"/app/v1", 404), (b"/app/v1/", 403), (b"/app/v1/out", 403)):
         with pytest.raises(Refused) as refused:
-            directory.find_below(path, 2)
+            directory.find_below(path[1:].split(b"/"), 2)
         assert refused.value.status == status
 
 
 def test_root_of_the_file_system_is_a_directory_too() -> None:
     with pytest.raises(Refused) as refused:
-        ScriptDirectory("/").find(b"/cgi-bin/no such script")
+        find(ScriptDirectory("/"), b"/cgi-bin/no such script")
     assert refused.value.status == 404
 
 
 def test_directory_through_a_link(site: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(site)
     directory = ScriptDirectory(str(tmp_path / "link"))
-    assert directory.find(b"/cgi-bin/show").file == os.fsencode(site / "cgi-bin" / "show")
+    assert find(directory, b"/cgi-bin/show").file == os.fsencode(site / "cgi-bin" / "show")
     assert directory.root == os.fsencode(site)
 
 
@@ -194,7 +199,7 @@ def test_script_directory_that_is_a_link_out(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"cgi-bin is a link .*: --cgi-link-dir {there} allows it"):
         ScriptDirectory(str(tmp_path / "site"))
     directory = ScriptDirectory(str(tmp_path / "site"), [there])
-    assert directory.find(b"/cgi-bin/sh").file == os.fsencode(there) + b"/sh"
+    assert find(directory, b"/cgi-bin/sh").file == os.fsencode(there) + b"/sh"
 
 
 def test_directory_that_is_none(tmp_path: Path) -> None:
@@ -228,7 +233,7 @@ def test_nothing_outside_is_ever_found(site: Path) -> None:
             decoded = split(target.encode()) or ()
             # As the server asks, and as it would if paths were not checked before.
             for path in ("/" + "/".join(decoded), target):
-                assert directory.find(path.encode()).file in allowed
+                assert find(directory, path.encode()).file in allowed
         except (BadPath, Refused):
             pass
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -74,6 +75,38 @@ def test_bad_path(target: bytes) -> None:
         paths.split(target)
 
 
+FREE = {
+    b"/a%2fb": ("a/b",),
+    b"/a//b%2F%2fc/": ("a", "b//c", ""),
+    b"/%2F": ("/",),
+    b"/caf%E9/%2f": ("caf\udce9", "/"),
+    b"/%ff": ("\udcff",),
+    b"/%c0%ae": ("\udcc0\udcae",),
+    b"/\xff": ("\udcff",),
+    b"http://host/%2f?%2f": ("/",),
+}
+
+
+@pytest.mark.parametrize("target", FREE)
+def test_a_path_that_nobody_but_a_script_looks_at(target: bytes) -> None:
+    assert paths.split(target, free=True) == FREE[target]
+    with pytest.raises(paths.FreePath):
+        paths.split(target)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(b"/%2f..", b"/a%2F..%2Fb", b"/..%2F..", b"/%2e%2e%2f", b"/a%2f.", b"/.%2fa", b"/../%2f"),
+        *(b"/%ff/..", b"/%2f%00", b"/%2f%0a", b"/%ff%00", b"/%2f%", b"/%2f%zz", b"/%2f#"),
+    ],
+)
+def test_a_bad_path_for_scripts_too(target: bytes) -> None:
+    with pytest.raises(paths.BadPath) as bad:
+        paths.split(target, free=True)
+    assert not isinstance(bad.value, paths.FreePath)
+
+
 PIECES = st.sampled_from(
     [b"/", b"//", b".", b"..", b"%2e", b"%2F", b"%00", b"%0a", b"%c3%a9", b"%ff", b"%25", b"%",
      b"a", b"?", b"#", b"\\", b"http://x", b"\xc0\xaf"]
@@ -92,6 +125,27 @@ def test_whatever_comes_no_segment_leads_anywhere(rest: bytes) -> None:
         assert segment not in (".", "..")
         assert not re.search(r"[/\0-\x1f\x7f]", segment)
         segment.encode()
+
+
+@given(st.lists(PIECES | st.binary(max_size=3)).map(b"".join))
+def test_whatever_comes_for_a_script_does_not_lead_upwards(rest: bytes) -> None:
+    target = b"/" + rest
+    try:
+        plain = paths.split(target)
+    except paths.BadPath as bad:
+        plain = None
+        strange = isinstance(bad, paths.FreePath)
+    try:
+        segments = paths.split(target, free=True)
+    except paths.BadPath:
+        assert plain is None
+        return
+    assert segments is not None
+    assert segments == plain if plain is not None else strange
+    whole = "/".join(segments)
+    assert not {".", ".."} & set(whole.split("/"))
+    assert not re.search(r"[\0-\x1f\x7f]", whole)
+    assert os.fsdecode(whole.encode(errors="surrogateescape")) == whole
 
 
 @pytest.mark.parametrize(

@@ -62,11 +62,10 @@ class CgiExchange(Exchange):
     def _invoke(self, target: bytes) -> None:
         """Find the script. Looks into the directory of scripts."""
         scope = self._scope
-        path = self.match.path.encode()
         try:
             request = Request(
                 method=self._method,
-                target=parse_target(target, path),
+                target=parse_target(target),
                 version=b"HTTP/" + scope["http_version"].encode(),
                 fields=self.match.fields,
                 remote=_address(scope.get("client")),
@@ -239,7 +238,7 @@ class CgiExchange(Exchange):
         """RFC 3875 section 6.2.2: answer another request in the place of this one. A path that
         is not this application's is for the client to ask for."""
         try:
-            segments = split(location)
+            segments = split(location, free=self.route.free)
         except BadPath:
             segments = None
         root = tuple(part for part in self.mounted.split("/") if part)
@@ -263,7 +262,7 @@ class CgiExchange(Exchange):
             for name, value in old.fields
             if not name.startswith(b"content-") and name != b"transfer-encoding"
         ]
-        self.match = Match("/" + "/".join(segments), {}, old.argv, old.env, fields)
+        self.match = Match(segments, {}, old.argv, old.env, fields)
         self._invoke(target)
         self._first, self._more, self.length = b"", False, None
         self.job = self._ended = None

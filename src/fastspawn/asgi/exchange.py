@@ -132,7 +132,7 @@ class Exchange:
         raw = scope.get("raw_path")
         target = quote(scope["path"]).encode() if raw is None else raw.partition(b"?")[0]
         try:
-            segments = split(target)
+            segments = split(target, free=self.route.free)
         except BadPath as error:
             raise Refused(400, f"{error}\n".encode()) from error
         if segments is None:
@@ -146,7 +146,7 @@ class Exchange:
         self.raw_target = target
         filling = self.route.filling
         fields = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
-        self.match = Match("/" + "/".join(segments), {}, filling.argv, filling.env, fields)
+        self.match = Match(segments, {}, filling.argv, filling.env, fields)
         length = self._content_length()
         if length is not None and length > self.route.max_body:
             raise Refused(413, b"request body too large\n")

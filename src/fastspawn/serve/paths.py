@@ -8,6 +8,9 @@ What a request's path may be is decided here, before any of it can reach a comma
   value leads out of a directory that it is put behind, and none is an absolute path;
 - the query is no part of it.
 
+What a CGI script gets as PATH_INFO may hold encoded slashes and any bytes but control characters:
+nobody but the script looks at it (``split`` with ``free``). There, too, nothing leads upwards.
+
 Of the templates that fit, the most specific one counts, whatever their order: from the left, a
 literal segment goes before ``{name}``, and that before ``{name...}``.
 """
@@ -38,10 +41,16 @@ class BadPath(ValueError):
     """Why a request's path is refused, in a few words."""
 
 
-def split(target: bytes) -> tuple[str, ...] | None:
+class FreePath(BadPath):
+    """It would be one with ``free``."""
+
+
+def split(target: bytes, *, free: bool = False) -> tuple[str, ...] | None:
     """The decoded segments of a request target's path: ``/a/b/`` has ``a``, ``b`` and an empty one.
 
-    None: the target is not about a path (``*``). Raises BadPath.
+    With ``free`` a segment may hold slashes, which were encoded, and bytes that are not UTF-8, as
+    ``os.fsdecode`` has them. None: the target is not about a path (``*``). Raises BadPath, and
+    FreePath for what is one only with ``free``.
     """
     if target[:1] != b"/":
         found = _ABSOLUTE.match(target)
@@ -55,18 +64,32 @@ def split(target: bytes) -> tuple[str, ...] | None:
         if _BAD_ESCAPE.search(path):
             raise BadPath("a bad escape in the path")
         if _SLASH.search(path):
-            raise BadPath("an encoded slash in the path")
+            if free:
+                return _free(path)
+            raise FreePath("an encoded slash in the path")
         path = unquote_to_bytes(path)
     try:
-        text = path.decode()
+        text = path.decode(errors="surrogateescape" if free else "strict")
     except UnicodeDecodeError as error:
-        raise BadPath("the path is not UTF-8") from error
+        raise FreePath("the path is not UTF-8") from error
     if _CONTROL.search(text):
         raise BadPath("a control character in the path")
     if "//" in text:
         text = _SLASHES.sub("/", text)
     segments = tuple(text[1:].split("/"))
     if "." in segments or ".." in segments:
+        raise BadPath("a dot segment in the path")
+    return segments
+
+
+def _free(path: bytes) -> tuple[str, ...]:
+    """The segments of a path with encoded slashes."""
+    parts = re.sub(rb"//+", b"/", path)[1:].split(b"/")
+    segments = tuple(unquote_to_bytes(part).decode(errors="surrogateescape") for part in parts)
+    whole = "/".join(segments)
+    if _CONTROL.search(whole):
+        raise BadPath("a control character in the path")
+    if not {".", ".."}.isdisjoint(whole.split("/")):
         raise BadPath("a dot segment in the path")
     return segments
 

@@ -29,18 +29,18 @@ class Match:
     their names in lower case, if the route's mode wants them.
     """
 
-    __slots__ = ("argv", "env", "fields", "path", "values")
+    __slots__ = ("argv", "env", "fields", "segments", "values")
 
     def __init__(
         self,
-        path: str,
+        segments: tuple[str, ...],
         values: Mapping[str, str],
         argv: tuple[str, ...],
         env: Mapping[str, str],
         fields: list[tuple[bytes, bytes]] | None,
     ) -> None:
-        self.path = path
-        """Decoded and checked: see ``paths.py``. Begins with a slash."""
+        self.segments = segments
+        """Of the path, decoded and checked: see ``paths.py``."""
         self.values = values
         """Of the placeholders in the route's path."""
         self.argv = argv
@@ -117,6 +117,11 @@ class Route:
             self.spawn = meter.spawning(self.spawn)
 
     @property
+    def free(self) -> bool:
+        """The path goes to a script as it is, and nowhere else: see ``paths.split``."""
+        return self.wants_fields and not self.filling.varies
+
+    @property
     def plain(self) -> bool:
         """It takes every request, and wants to know nothing of it."""
         return (
@@ -135,4 +140,4 @@ class Route:
         """Raises filling.BadValue."""
         argv, env = self.filling.fill(values)
         kept = fields if self.wants_fields else None
-        return Match("/" + "/".join(segments), values, argv, env, kept)
+        return Match(segments, values, argv, env, kept)

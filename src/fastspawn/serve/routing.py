@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .filling import BadValue
-from .paths import BadPath, Found, Router, split
+from .paths import BadPath, Found, FreePath, Router, split
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,8 +59,24 @@ class Routing:
                 assert segments is not None
                 route = found.what
                 return route, route.match(segments, found.values, fields)
+        except FreePath as error:
+            return self._find_free(method, target, fields) or (400, f"{error}\n".encode())
         except (BadPath, BadValue) as error:
             return 400, f"{error}\n".encode()
         if found:
             return 405, b"not for this path\n", b"\r\nAllow: " + b", ".join(found)
         return 404, b"nothing is here\n"
+
+    def _find_free(
+        self, method: bytes, target: bytes, fields: list[tuple[bytes, bytes]] | None
+    ) -> tuple[Route, Match] | None:
+        """Likewise, of a path that is one only for some; None: not for the route that it has."""
+        try:
+            segments = split(target, free=True)
+        except BadPath:
+            return None
+        found = () if segments is None else self._router.find(method, segments)
+        if not isinstance(found, Found) or not found.what.free:
+            return None
+        assert segments is not None
+        return found.what, found.what.match(segments, found.values, fields)

@@ -82,14 +82,14 @@ class Gateway:
     def invocation(self, exchange: CgiExchange | WsExchange) -> Invocation:
         """What the request asks for. Raises Refused. Looks into the directory of scripts."""
         match = exchange.match
-        return self.invoke(self._request(exchange, match, match.path.encode()), match)
+        return self.invoke(self._request(exchange, match), match)
 
     def invoke(self, request: Request, match: Match, mounted: bytes = b"") -> Invocation:
         """Likewise. ``mounted``: the path before the part of it that ``match`` knows."""
         if request.method == b"TRACE":
             # It would show a script's page what the browser has added to the request.
             raise Refused(405, b"not for scripts\n", _ALLOW)
-        path = match.path.encode()
+        path = [part.encode(errors="surrogateescape") for part in match.segments]
         if self._directory is None:
             script = self._split(path)
             argv: tuple[str | bytes, ...] = match.argv
@@ -134,8 +134,7 @@ class Gateway:
             found = found._replace(text=b"the script could not be executed: the log says why\n")
         return found, f"cannot start {program}: {why}"
 
-    def _split(self, path: bytes) -> Script:
-        segments = path[1:].split(b"/")
+    def _split(self, segments: list[bytes]) -> Script:
         name, rest = segments[: self._depth], segments[self._depth :]
         return Script(
             name=b"".join(b"/" + segment for segment in name),
@@ -143,7 +142,7 @@ class Gateway:
             file=self._file,
         )
 
-    def _request(self, exchange: CgiExchange | WsExchange, match: Match, path: bytes) -> Request:
+    def _request(self, exchange: CgiExchange | WsExchange, match: Match) -> Request:
         connection = exchange.connection
         assert connection is not None
         transport, about = connection.transport, exchange.about
@@ -154,7 +153,7 @@ class Gateway:
             https = https if about.https is None else about.https
         return Request(
             method=exchange.method,
-            target=parse_target(exchange.target, path),
+            target=parse_target(exchange.target),
             version=b"HTTP/1.0" if exchange.http10 else b"HTTP/1.1",
             fields=match.fields,
             remote=remote,

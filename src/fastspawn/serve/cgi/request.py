@@ -1,4 +1,4 @@
-"""The target of a request, taken apart beyond its path (which ``paths.py`` decodes and checks)."""
+"""The target of a request, but for its path (which ``paths.py`` decodes and checks)."""
 
 from __future__ import annotations
 
@@ -27,18 +27,17 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """``path`` is decoded; ``query`` is not (RFC 3875 section 4.1.7)."""
+    """Path and query as they were sent; nothing is decoded (RFC 3875 section 4.1.7)."""
 
     raw: bytes
-    """Path and query as they were sent."""
-    path: bytes
+    """Both of them."""
     query: bytes
     authority: bytes | None
     """Of a target in absolute form, where it counts instead of Host (RFC 9112 section 3.2.2)."""
 
 
-def parse_target(target: bytes, path: bytes) -> Target:
-    """``path``: what ``paths.split`` has made of it. Raises Refused."""
+def parse_target(target: bytes) -> Target:
+    """Raises Refused."""
     authority = None
     if not target.startswith(b"/"):
         found = _ABSOLUTE.fullmatch(target)
@@ -50,7 +49,7 @@ def parse_target(target: bytes, path: bytes) -> Target:
     query = target.partition(b"?")[2]
     if query and not _QUERY.fullmatch(query):
         raise Refused(400, b"malformed query\n")
-    return Target(target, path, query, authority)
+    return Target(target, query, authority)
 
 
 def host_name(value: bytes) -> bytes:

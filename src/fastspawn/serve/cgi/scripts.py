@@ -55,17 +55,16 @@ class ScriptDirectory:
         self.prefixes: Final = below or {b"/cgi-bin": root}
         """The first part of the URL, to the directory that it stands for."""
 
-    def find(self, path: bytes) -> Script:
-        """The script for a decoded path. Raises Refused: 404 or 403."""
-        _, first, *segments = path.split(b"/")
+    def find(self, segments: list[bytes]) -> Script:
+        """The script for a path, decoded. Raises Refused: 404 or 403."""
+        first, *segments = segments
         top = self.prefixes.get(b"/" + first)
         if top is None:
             raise Refused(404, _NOT_FOUND)
         return self._walk(top, b"/" + first, segments)
 
-    def find_below(self, path: bytes, depth: int) -> Script:
+    def find_below(self, segments: list[bytes], depth: int) -> Script:
         """Likewise, where the first ``depth`` segments of the path stand for the directory."""
-        segments = path[1:].split(b"/")
         name = b"".join(b"/" + segment for segment in segments[:depth])
         return self._walk(self.root, name, segments[depth:])
 
@@ -76,7 +75,7 @@ class ScriptDirectory:
         for i, segment in enumerate(segments):
             if not segment and i == len(segments) - 1:
                 break  # the directory itself
-            if not segment or segment.startswith(b"."):
+            if not segment or segment.startswith(b".") or b"/" in segment:
                 raise Refused(404, _NOT_FOUND)
             file += b"/" + segment
             mode = self._mode(top, file)
