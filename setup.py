@@ -32,7 +32,10 @@ CORE = """
 """.split()
 
 # A shared object of its own, which the programs of templates load (csrc/preload.c).
-PRELOAD = "preload atfork tasks bind effect plain inputs maps merge settle fdmap plan fault".split()
+PRELOAD = """
+    preload atfork tasks bind effect plain environment loops inputs maps merge settle
+    fdmap plan fault
+""".split()
 
 # A program of its own: the worker of a ResettablePool (csrc/worker.c), with the steps of a spawn.
 WORKER = """

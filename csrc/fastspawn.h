@@ -405,6 +405,7 @@ enum fsp_refusal {
     FSP_REFUSED_TSC,      /* rdtsc cannot be trapped: PR_SET_TSC */
     FSP_REFUSED_LOCKS,    /* it holds more locks than can be given to a fork */
     FSP_REFUSED_UNFORKED, /* it has memory that a fork does not get: madvise(2) */
+    FSP_REFUSED_LOOP,     /* it has an event loop at its checkpoint */
 };
 
 struct fsp_template_state {

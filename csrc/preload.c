@@ -43,8 +43,10 @@ typedef void hook(void);
 
 /* In programs that are no templates these symbols do not exist: declare them weak. */
 EXPORT int fastspawn_checkpoint(const char *const *files);
-EXPORT int fastspawn_checkpoint_within(const char *const *files, hook *before, hook *after);
 EXPORT char *const *fastspawn_arguments(void);
+/* ... of the package's own module alone. */
+EXPORT int fastspawn_freeze(const char *const *files, int known, hook *before, hook *after);
+EXPORT int fastspawn_serve(void);
 
 typedef int main_fn(int, char **, char **);
 typedef int start_fn(main_fn *, int, char **, void (*)(void), void (*)(void), void (*)(void),
@@ -143,17 +145,19 @@ static void keep_as_is(struct fsp_plan *plan) {
     plan->flags &= ~FSP_FLAG_RESTORE_SIGNALS;
 }
 
-static void receive_request(struct parcel *p) {
+/* False: nobody wants us any more. */
+static bool receive_request(struct parcel *p) {
     struct iovec parts[2] = {
         {&p->request,                    sizeof p->request                     },
         {self.plan + FSP_SNAP_PLAN_FROM, FSP_SNAP_PLAN_MAX - FSP_SNAP_PLAN_FROM}
     };
     p->nfds = receive(parts, 2, p->fd);
-    if (p->nfds < 0) leave(0); /* there is no use for us */
-    if (p->request.plan_size == 0) return;
+    if (p->nfds < 0) return false;
+    if (p->request.plan_size == 0) return true;
     struct fsp_plan *plan = (struct fsp_plan *)self.plan;
     fsp_plan_relocate(plan, p->request.plan_at);
     if (self.running) keep_as_is(plan);
+    return true;
 }
 
 /* ---- the fork ---- */
@@ -234,12 +238,12 @@ static long fork_for(const struct parcel *p) {
     return r;
 }
 
-/* Returns in the fork only: its slot.  Neither side writes to `self`, which would then be copied.
- */
-static uint32_t serve(void) {
+/* Returns in a fork: its slot; or -1, at the end.  Neither side writes to `self`, which would then
+ * be copied. */
+static int serve(void) {
     struct parcel p;
     for (;;) {
-        receive_request(&p);
+        if (!receive_request(&p)) return -1;
         prepare_fork();
         long r = fork_for(&p);
         if (r == 0) break;
@@ -248,7 +252,7 @@ static uint32_t serve(void) {
         end_fork();
     }
     settle(&p);
-    return p.request.slot;
+    return (int)p.request.slot;
 }
 
 /* ---- the program ---- */
@@ -280,6 +284,12 @@ static int enter_main(int argc, char **argv) {
     while (plan->argv[n]) n++;
     char *list[before + n + 1];
     char **end = arguments(argv, before, list, plan->argv);
+    size_t nenv = 0;
+    while (self.pid && plan->envp[nenv]) nenv++;
+    char *given[nenv + 1]; /* libc takes variables out of the list that it has */
+    memcpy(given, plan->envp, nenv * sizeof *given);
+    given[nenv] = NULL;
+    env_give(given);
     environ = (char **)plan->envp;
     name_program(list[0]);
     self.own_name = before == 0;
@@ -365,7 +375,9 @@ uint32_t preload_serve(int value, unsigned calls) {
     if (why) preload_refuse(why);
     raw(get_robust_list, 0, &self.robust_list, &self.robust_size);
     greet(value, calls);
-    return serve();
+    int slot = serve();
+    if (slot < 0) leave(0);
+    return (uint32_t)slot;
 }
 
 /* The spawner's descriptors are not the program's: out of its way, and never to a new program. */
@@ -404,6 +416,7 @@ static int frozen_main(int argc, char **argv, char **envp) {
     enum fsp_refusal why = inputs_add_mapped(false);
     if (why) preload_refuse(why);
     bind_all();
+    env_start(envp);
     if (self.effect == 1 || (self.effect && !is_python())) return run_to_effect(argc, argv, envp);
     preload_serve(is_python(), 0);
     return enter_main(argc, argv);
@@ -509,17 +522,68 @@ static void take_new_plan(void) {
     self.plan = (char *)plan;
 }
 
-/* What the fork of a later request must not have of the first one's. */
+/* What no fork of a later request shall have of the first one's. */
 static void forget_first(void) {
-    const struct fsp_plan *plan = (struct fsp_plan *)self.plan;
-    environ = (char **)plan->envp;
-    if (self.own_name) name_program(plan->argv[0]);
+    take_new_plan();
     if (__fpurge) __fpurge(stdin);
     clearerr(stdin);
+    if (!env_freeze()) leave(127);
+}
+
+static enum fsp_refusal refusal_here(const char *const *files, enum fsp_refusal why) {
+    int *tid = self.tid;
+    if (!why) why = refusal();
+    self.tid = tid;
+    if (!why && loops_exist()) why = FSP_REFUSED_LOOP;
+    if (!why) why = inputs_add_mapped(true);
+    for (; files && *files; files++)
+        if (!inputs_add(*files, FSP_SNAP_FOLLOW)) why = FSP_REFUSED_INPUTS;
+    return why;
+}
+
+/*
+ * As fastspawn_checkpoint(), but 1 in the process that is the template now: it shall call
+ * fastspawn_serve().  `known`: why it cannot be (enum fsp_refusal), or 0.  A refusal that is for
+ * the user is -FSP_SNAP_WHY(enum fsp_refusal).
+ *
+ * `before` and `after` (or NULL) run around each fork, in the process that forks: `before`,
+ * libc's handlers, the fork, libc's handlers, `after`.
+ */
+EXPORT int fastspawn_freeze(const char *const *files, int known, hook *before, hook *after) {
+    int errors;
+    if (self.pid == 0 || self.pid != (int)raw(getpid, 0)) return -ENOTSUP;
+    self.pid = 0;
+    self.before = before;
+    self.after = after;
+    prepare_fork();
+    enum fsp_refusal why = refusal_here(files, (enum fsp_refusal)known);
+    fflush(NULL);
+    if (!apply(why) || why || !is_accepted(&errors)) {
+        raw(close, self.socket);
+        end_fork();
+        return why ? -FSP_SNAP_WHY(why) : -EAGAIN;
+    }
+    long r = hand_over(errors);
+    if (r <= 0) return r < 0 ? -EAGAIN : 0;
+    self.running = true;
+    forget_first();
+    return 1;
+}
+
+/* Returns 1 in the fork of a request, 2 if its environment is not the template's, and 0 in the
+ * template when nobody wants it any more. */
+EXPORT int fastspawn_serve(void) {
+    if (serve() < 0) return 0;
+    const struct fsp_plan *plan = (struct fsp_plan *)self.plan;
+    if (self.own_name) name_program(plan->argv[0]);
+    bool own = env_enter(plan->envp);
+    atfork_child();
+    return own ? 2 : 1;
 }
 
 static int error_of(enum fsp_refusal why) {
-    return why == FSP_REFUSED_THREADS ? EBUSY : why == FSP_REFUSED_INPUTS ? E2BIG : ENOTSUP;
+    if (why == FSP_REFUSED_THREADS || why == FSP_REFUSED_LOOP) return EBUSY;
+    return why == FSP_REFUSED_INPUTS ? E2BIG : ENOTSUP;
 }
 
 /*
@@ -528,42 +592,15 @@ static int error_of(enum fsp_refusal why) {
  * of them changes it is replaced.  Returns 0 in the fork that goes on with the request of the
  * caller, 1 in one of a later request (whose arguments fastspawn_arguments() gives), and -errno
  * in the caller, which then goes on as if nothing had been asked: -ENOTSUP (this is no fork of a
- * template, or it may not, or cannot here), -EBUSY (it has several threads), -E2BIG (it came from
- * more files than can be watched), -EAGAIN (another one came first).
- *
- * `before` and `after` (or NULL) run around each fork, in the process that forks: `before`,
- * libc's handlers, the fork, libc's handlers, `after`.
+ * template, or it may not, or cannot here), -EBUSY (it has several threads, or an event loop),
+ * -E2BIG (it came from more files than can be watched), -EAGAIN (another one came first).
  */
-EXPORT int fastspawn_checkpoint_within(const char *const *files, hook *before, hook *after) {
-    int errors, *tid = self.tid;
-    if (self.pid == 0 || self.pid != (int)raw(getpid, 0)) return -ENOTSUP;
-    self.pid = 0;
-    self.before = before;
-    self.after = after;
-    prepare_fork();
-    enum fsp_refusal why = refusal();
-    self.tid = tid;
-    if (!why) why = inputs_add_mapped(true);
-    for (; files && *files; files++)
-        if (!inputs_add(*files, FSP_SNAP_FOLLOW)) why = FSP_REFUSED_INPUTS;
-    fflush(NULL);
-    if (!apply(why) || why || !is_accepted(&errors)) {
-        raw(close, self.socket);
-        end_fork();
-        return why ? -error_of(why) : -EAGAIN;
-    }
-    long r = hand_over(errors);
-    if (r <= 0) return r < 0 ? -EAGAIN : 0;
-    self.running = true;
-    take_new_plan();
-    serve();
-    forget_first();
-    atfork_child();
-    return 1;
-}
-
 EXPORT int fastspawn_checkpoint(const char *const *files) {
-    return fastspawn_checkpoint_within(files, NULL, NULL);
+    int r = fastspawn_freeze(files, FSP_REFUSED_NOT, NULL, NULL);
+    if (r <= -FSP_SNAP_WHY(0)) return -error_of((enum fsp_refusal)(-r - FSP_SNAP_WHY(0)));
+    if (r != 1) return r;
+    if (fastspawn_serve() == 0) leave(0);
+    return 1;
 }
 
 /* The argv of the request that this process serves, as it was given to the spawner; NULL where

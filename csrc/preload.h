@@ -82,6 +82,21 @@ void merge_locale(void);
 /* Bind the calls into libraries that are still to be bound. */
 void bind_all(void);
 
+/* ---- environment.c: of forks at a checkpoint ---- */
+
+/* The template process's, and that with which one of its forks entered main.  Both lists stay. */
+void env_start(char *const *envp);
+void env_give(char *const *envp);
+/* That fork is a template now: its environment is what the program made of the template's. */
+bool env_freeze(void);
+/* In a fork of it; false: the request has the template's own, and nothing is to do. */
+bool env_enter(char *const *asked);
+
+/* ---- loops.c ---- */
+
+/* Does the program have an event loop? */
+bool loops_exist(void);
+
 /* ---- effect.c: on to the first effect ---- */
 
 /* From here on the program runs under watch, up to what others could see or what it would see of

@@ -122,5 +122,8 @@ struct fsp_snap_reply {
 
 #define FSP_SNAP_FILES_MAX (60 * 1024) /* bytes of inputs behind HELLO and CHECKPOINT */
 
+/* A refusal among the numbers of errors, which end at 4095. */
+#define FSP_SNAP_WHY(refusal) (0x10000 + (int)(refusal))
+
 #endif
 #endif

@@ -88,7 +88,8 @@ void fsp_zygotes_tend(struct fsp_spawner *s) {
 void fsp_zygotes_stop(struct fsp_spawner *s) {
     for (struct fsp_zygote *z = s->zygotes; z; z = z->next) {
         if (z->state != FSP_ZYGOTE_RETIRED) fsp_zygote_retire(s, z);
-        fsp_zygote_put_down(z);
+        /* The program of one at a checkpoint has begun, and may have to end: see exits.py. */
+        if (!z->at_checkpoint || z->due == 0) fsp_zygote_put_down(z);
     }
 }
 

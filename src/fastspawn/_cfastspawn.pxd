@@ -73,6 +73,7 @@ cdef extern from "fastspawn.h" nogil:
         FSP_REFUSED_TSC
         FSP_REFUSED_LOCKS
         FSP_REFUSED_UNFORKED
+        FSP_REFUSED_LOOP
 
     struct fsp_error:
         int err

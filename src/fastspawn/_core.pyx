@@ -1098,22 +1098,25 @@ cdef class TemplateCore:
         }
 
 
-# Both are of the preloaded object (csrc/preload.c), and of no other program's.
+# They are of the preloaded object (csrc/preload.c), and of no other program's.
 cdef extern from *:
     """
     #ifdef __linux__
-    extern int fastspawn_checkpoint_within(const char *const *files, void (*before)(void),
-                                           void (*after)(void)) __attribute__((weak));
+    extern int fastspawn_freeze(const char *const *files, int known, void (*before)(void),
+                                void (*after)(void)) __attribute__((weak));
+    extern int fastspawn_serve(void) __attribute__((weak));
     extern char *const *fastspawn_arguments(void) __attribute__((weak));
     #else
-    #define fastspawn_checkpoint_within \
-        ((int (*)(const char *const *, void (*)(void), void (*)(void)))NULL)
+    #define fastspawn_freeze \
+        ((int (*)(const char *const *, int, void (*)(void), void (*)(void)))NULL)
+    #define fastspawn_serve ((int (*)(void))NULL)
     #define fastspawn_arguments ((char *const *(*)(void))NULL)
     #endif
     """
-    int (*fastspawn_checkpoint_within)(
-        const char *const *files, void (*before)() noexcept, void (*after)() noexcept
+    int (*fastspawn_freeze)(
+        const char *const *files, int known, void (*before)() noexcept, void (*after)() noexcept
     )
+    int (*fastspawn_serve)()
     char *const *(*fastspawn_arguments)()
 
 
@@ -1121,6 +1124,9 @@ cdef extern from "Python.h":
     void PyOS_BeforeFork() noexcept
     void PyOS_AfterFork_Child()
     void PyOS_AfterFork_Parent() noexcept
+    void PyObject_CallFinalizer(object)
+    void PyErr_SetObject(object, object)
+    void PyErr_Print()
 
 
 # Every SystemExit is made by the tp_new of its type, whoever raises it; but before Python 3.12
@@ -1205,6 +1211,31 @@ cdef extern from "<unistd.h>" nogil:
     void _exit(int)
 
 
+# Of the functions that exit(3) calls the last one that was registered is the first, and glibc's
+# on_exit(3) tells it the status.
+cdef extern from *:
+    """
+    #include <stdlib.h>
+    #include <stdio.h>
+    #include <unistd.h>
+
+    #ifdef __GLIBC__
+    static void fsp_skip_handlers(int status, void *nothing) {
+        (void)nothing;
+        fflush(NULL);
+        _exit(status);
+    }
+    #define fsp_exit_at_once() on_exit(fsp_skip_handlers, NULL)
+    #else
+    #define fsp_exit_at_once() 0
+    #endif
+
+    #define fsp_has_finalizer(thing) (Py_TYPE(thing)->tp_finalize != NULL)
+    """
+    int fsp_exit_at_once() nogil
+    bint fsp_has_finalizer(object)
+
+
 def _record_exits(type kind not None):
     """In a fork remember the latest instance of this subclass of SystemExit (or itself)."""
     fsp_record_exits(kind)
@@ -1226,6 +1257,44 @@ def _leave(int status):
     with nogil:
         fflush(NULL)
         _exit(status)
+
+
+def _leave_by(exc not None):
+    """Let the interpreter handle this SystemExit, while it finalizes: it ends the process then.
+
+    It prints what is no number to sys.stderr, as it did when the program ended by this.
+    """
+    fsp_exit_at_once()
+    PyErr_SetObject(type(exc), exc)
+    PyErr_Print()
+
+
+def _with_finalizer(list things not None):
+    """Those whose type has one (tp_finalize)."""
+    return [thing for thing in things if fsp_has_finalizer(thing)]
+
+
+cdef class _AtCollection:
+    """A callback of the collector, without a frame of its own: as if it were the collector.
+
+    ``begin(phase)`` gives what is to be finalized (tp_finalize, once in a life), and ``end()``
+    follows; None: nothing is to do.
+    """
+
+    cdef object begin, end
+
+    def __init__(self, begin, end):
+        self.begin = begin
+        self.end = end
+
+    def __call__(self, str phase, info):
+        cdef list things = self.begin(phase)
+        if things is None:
+            return
+        for thing in things:
+            PyObject_CallFinalizer(thing)
+        del things
+        self.end()
 
 
 cdef list _list(char *const *array):
@@ -1279,18 +1348,28 @@ def _reseed_sqlite():
         _sqlite_randomness(0, NULL)
 
 
-def _checkpoint(list files not None):
-    """fastspawn_checkpoint(), with Python's hooks around each fork; see there for the result.
+def _freeze(list files not None, bint has_loop):
+    """fastspawn_freeze(), with Python's hooks around each fork; see there for the result.
 
     Returns -ENOTSUP where there is no preloaded object.
     """
     cdef _Strings names
     cdef int r
-    if fastspawn_checkpoint_within == NULL:
+    cdef int known = FSP_REFUSED_LOOP if has_loop else FSP_REFUSED_NOT
+    if fastspawn_freeze == NULL or fastspawn_serve == NULL:
         return -errno.ENOTSUP
     names = _Strings(files)
-    r = fastspawn_checkpoint_within(names.array, PyOS_BeforeFork, PyOS_AfterFork_Parent)
-    if r >= 0:
+    r = fastspawn_freeze(names.array, known, PyOS_BeforeFork, PyOS_AfterFork_Parent)
+    if r == 0:
+        fsp_start_recording()
+        PyOS_AfterFork_Child()
+    return r
+
+
+def _serve():
+    """fastspawn_serve(), the same way."""
+    cdef int r = fastspawn_serve()
+    if r:
         fsp_start_recording()
         PyOS_AfterFork_Child()
     return r

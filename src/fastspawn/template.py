@@ -46,6 +46,7 @@ _REASONS: Final = {
     16: "the kernel does not let rdtsc be trapped (PR_SET_TSC)",
     17: "it holds more locks than can be given to a fork",
     18: "it has memory that a fork does not get (madvise: MADV_DONTFORK, MADV_WIPEONFORK)",
+    19: "it has an event loop at its checkpoint",
 }
 
 

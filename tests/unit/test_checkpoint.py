@@ -17,7 +17,7 @@ import pytest
 
 from conftest import Run
 from fastspawn import Command, Engine, Limits, Result, Template
-from support import LINUX, async_poll
+from support import LINUX, async_poll, poll
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
 
@@ -113,6 +113,75 @@ def test_a_decoder_in_the_middle_of_a_character(run: Run, tmp_path: Path) -> Non
     assert [r.stdout for r in results[1:]] == [b"'\\udca9'\n", b"'b'\n"]
 
 
+KEPT_INPUT = {
+    "the buffer": ("body = sys.stdin.buffer", "body.read()"),
+    "a method": ("read = sys.stdin.read", "read()"),
+    "a method of the buffer": ("read = sys.stdin.buffer.read", "read()"),
+    "raw": ("raw = sys.stdin.buffer.raw", "raw.readall()"),
+    "a default": ("def f(file=sys.stdin): return file.read()", "f()"),
+    "argparse": (
+        (
+            "import argparse\np = argparse.ArgumentParser()\n"
+            "p.add_argument('file', nargs='?', default=sys.stdin)\na = p.parse_args([])"
+        ),
+        "a.file.read()",
+    ),
+    "an iterator": ("lines = iter(sys.stdin)\nfirst = next(lines)", "list(lines)"),
+    "a codec": (
+        "import codecs\ns = codecs.getreader('utf-8')(sys.stdin.buffer)\nfirst = s.readline()",
+        "s.read()",
+    ),
+    "a pipe of buffers": ("b = io.BufferedReader(sys.stdin.buffer)\nb.readline()", "b.read()"),
+    "reconfigured": ("sys.stdin.reconfigure(newline='')", "sys.stdin.read()"),
+    "universal newlines": (
+        "sys.stdin.reconfigure(newline=None)\nsys.stdin.readline()",
+        "sys.stdin.read()",
+    ),
+    "not reconfigured": ("", "sys.stdin.read()"),
+    "an encoding": (
+        "sys.stdin.reconfigure(encoding='utf-16-le', errors='replace')",
+        "sys.stdin.read()",
+    ),
+    "attributes": (
+        "",
+        ("(sys.stdin.mode, sys.stdin.name, sys.stdin.encoding, sys.stdin.errors,"
+         " sys.stdin.newlines, sys.stdin.line_buffering, sys.stdin.buffer.name,"
+         " sys.stdin.buffer.mode, sys.stdin.closed, sys.stdin.buffer.raw.closefd,"
+         " sys.stdin.fileno(), sys.stdin is sys.__stdin__)"),
+    ),
+    "an attribute of its own": ("sys.stdin.mine = 1", "(sys.stdin.mine, sys.stdin.read())"),
+    "closed": ("sys.stdin.close()", "(sys.stdin.closed, os.read(0, 9))"),
+    "none": ("sys.stdin = None", "(sys.stdin, sys.__stdin__.read())"),
+    "read to its end": ("sys.stdin.read()", "sys.stdin.read()"),
+    "detached": ("b = sys.stdin.detach()\nb.readline()", "b.read()"),
+    "of another": ("sys.stdin = io.StringIO('own')", "(sys.stdin.read(), sys.__stdin__.read())"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", KEPT_INPUT)
+def test_what_reads_the_input_is_kept(tmp_path: Path, how: str) -> None:
+    """Whoever has it: it reads what each request sends, as by exec."""
+    above, read = KEPT_INPUT[how]
+    path = script(tmp_path, f"import io\n{above}\ncheckpoint()\nprint(ascii({read}))\n")
+    # What is read above is the first's: the others' come whole.
+    ahead = how != "a default" and any(word in above for word in ("next(", "readline()"))
+    inputs = [b"of the first\nand\r\nmore\xc3", b"one\r\ntwo\xc3", b"", b"o\rne,\n\ntwo"]
+    command = Command([sys.executable, "-X", "utf8", path])
+
+    async def main() -> list[bytes]:
+        async with Engine(1) as engine:
+            before = b"\n" if ahead else b""
+            rest = [before + input for input in inputs[1:]]
+            runs = [await engine.run(command, input) for input in (inputs[0], *rest)]
+            assert {result.stderr for result in runs} == {b""}
+            return [result.stdout for result in runs]
+
+    expected = asyncio.run(main())
+    if how == "read to its end":
+        expected[1:] = [b"%a\n" % input.decode(errors="surrogateescape") for input in inputs[1:]]
+    assert [r.stdout for r in asyncio.run(answers(command, inputs))] == expected
+
+
 SEEDS = {
     "random": "import random\ndraw = lambda: random.random()\n",
     "uuid": "import uuid\ndraw = uuid.uuid4\n",
@@ -160,26 +229,109 @@ def test_two_forks_in_one_moment(run: Run, tmp_path: Path, source: str) -> None:
     assert set(times) == {b"True"}
 
 
-def test_the_environment_is_the_requests(run: Run, tmp_path: Path) -> None:
-    """Also what the program took out of it, or changed, before."""
+SHOW = (
+    "names = 'GONE CHANGED MADE DEFAULT OWN PATH_INFO'.split()\n"
+    "print(*(os.environ.get(name) for name in names))\n"
+    "print(*(os.environb.get(name.encode()) for name in names))\n"
+    "sys.stdout.flush()\nos.system('echo ' + ' '.join('${%s-None}' % name for name in names))\n"
+)
+
+
+async def by_exec(path: Path, env: dict[str, str]) -> Result:
+    async with Engine(1) as engine:
+        return await engine.run(Command([sys.executable, path], env=env))
+
+
+def test_the_environment_as_the_program_changed_it(run: Run, tmp_path: Path) -> None:
+    """As by exec: what was done above holds for all, and what a request has is its own."""
     path = script(
         tmp_path,
-        "del os.environ['GONE']\nos.environ['CHANGED'] = 'by the first'\ncheckpoint()\n"
-        "print(os.environ.get('GONE'), os.environ.get('CHANGED'), os.environ.get('OWN'))\n"
-        "sys.stdout.flush()\nos.system('echo $GONE $CHANGED $OWN')\n",
+        "del os.environ['GONE']\nos.environ['CHANGED'] = 'above'\nos.environ['MADE'] = 'above'\n"
+        "os.environ.setdefault('DEFAULT', 'above')\ncheckpoint()\n" + SHOW,
     )
-    env = dict(os.environ, GONE="there", CHANGED="no")
+    env = dict(os.environ, GONE="secret", CHANGED="no")
+    requests = [
+        dict(env, PATH_INFO="the first's own"),
+        env,
+        env,
+        dict(env, OWN="1"),
+        dict(env, DEFAULT="its own", PATH_INFO="/2"),
+        dict(env, GONE="another"),
+        {name: value for name, value in env.items() if name != "CHANGED"},
+        {"PATH": os.environ["PATH"]},
+        env,
+    ]
+    requests[7]["GONE"] = ""
 
     async def main() -> None:
         async with Template(Command([sys.executable, path], env=env), size=1) as template:
-            first = await template.run()
-            assert first.stdout == b"None by the first None\nby the first\n"
-            for own in ("1", "2"):
-                for _ in range(2):
-                    result = await template.run(env=dict(env, OWN=own))
-                    assert result.stdout == b"there no %s\nthere no %s\n" % (2 * (own.encode(),))
-                result = await template.run()
-                assert result.stdout == b"there no None\nthere no\n"
+            for request in requests:
+                forked = await template.run(env=request)
+                assert (forked.returncode, forked.stderr) == (0, b"")
+                assert forked.stdout == (await by_exec(path, request)).stdout, request
+            assert template.stats["checkpoints"] == 1
+
+    run(main())
+
+
+def test_a_variable_of_the_requests_own(run: Run, tmp_path: Path) -> None:
+    """Where the program changed it, too, nobody knows whether it would have done so again."""
+    path = script(tmp_path, "os.environ['CHANGED'] = 'above'\ncheckpoint()\n" + SHOW)
+    env = dict(os.environ, CHANGED="no")
+
+    async def main() -> None:
+        async with Template(Command([sys.executable, path], env=env), size=1) as template:
+            await template.run()
+            result = await template.run(env=dict(env, CHANGED="its own"))
+            assert result.stdout.count(b"its own") == 3
+            assert b"above" not in result.stdout
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["a dict in its place", "only in C", "only in Python"])
+def test_an_environment_that_is_not_cs(run: Run, tmp_path: Path, how: str) -> None:
+    above = {
+        "a dict in its place": "os.environ = dict(os.environ, MADE='above')\n",
+        "only in C": "os.putenv('MADE', 'above')\n",
+        "only in Python": "os.environ._data[b'MADE'] = b'above'\n",
+    }[how]
+    path = script(
+        tmp_path,
+        above + "checkpoint()\nprint(os.environ.get('MADE'), os.environ.get('OWN'))\n"
+        "sys.stdout.flush()\nos.system('echo ${MADE-None} ${OWN-None}')\n",
+    )
+    env = dict(os.environ)
+
+    async def main() -> None:
+        async with Template(Command([sys.executable, path], env=env), size=1) as template:
+            for request in (env, env, dict(env, OWN="1"), dict(env, OWN="2"), env):
+                forked = await template.run(env=request)
+                assert forked.stdout == (await by_exec(path, request)).stdout, request
+
+    run(main())
+
+
+ZONE = (
+    "import time, ctypes\nlocal = time.localtime(0).tm_hour\ncheckpoint()\n"
+    "print(time.localtime(0).tm_hour, time.strftime('%H %Z', time.localtime(0)), time.timezone)\n"
+    "print(time.tzname, time.mktime((2000, 1, 1, 0, 0, 0, 0, 0, 0)))\n"
+)
+
+
+def test_a_zone_of_its_own(run: Run, tmp_path: Path) -> None:
+    path = script(tmp_path, ZONE)
+    env = dict(os.environ, TZ="UTC")
+    zones = ["XYZ-3", "UTC", "XYZ-3", "ABC5DEF", "UTC", None, "XYZ-3"]
+
+    async def main() -> None:
+        async with Template(Command([sys.executable, path], env=env), size=1) as template:
+            for zone in zones:
+                request = dict(env, TZ=zone) if zone else dict(env)
+                if zone is None:
+                    del request["TZ"]
+                forked = await template.run(env=request)
+                assert forked.stdout == (await by_exec(path, request)).stdout, zone
             assert template.stats["checkpoints"] == 1
 
     run(main())
@@ -197,21 +349,66 @@ def test_output_above_is_the_firsts(run: Run, tmp_path: Path) -> None:
     assert (second.stdout, second.stderr) == (b"below\n", b"")
 
 
-def test_the_order_of_the_end(run: Run, tmp_path: Path) -> None:
+async def one_end_each(path: Path, requests: int, lines: int) -> tuple[list[Result], bytes]:
+    """What a template's requests say, and then what is left in the folder ``own`` by its end."""
+    own = path.parent / "own"
+    async with Template(Command([sys.executable, path], cwd=path.parent), size=1) as template:
+        results = [await template.run() for _ in range(requests)]
+        assert not own.exists()
+    await async_poll(lambda: own.exists() and own.read_bytes().count(b"\n") == lines, "its end")
+    return results, own.read_bytes()
+
+
+def test_exit_handlers_from_above_are_the_templates(run: Run, tmp_path: Path) -> None:
+    """They run when it ends, once; those from below when their request ends."""
     path = script(
         tmp_path,
-        "import atexit\natexit.register(print, 'registered above')\ncheckpoint()\n"
-        "atexit.register(print, 'registered below')\nprint('program')\n",
+        "import atexit, weakref\n"
+        "def say(word):\n"
+        "    with open('own', 'a') as file: file.write(f'{word} {os.getpid()}\\n')\n"
+        "class Kept: pass\nkept = Kept()\nweakref.finalize(kept, say, 'finalize')\n"
+        "atexit.register(say, 'above')\natexit.register(1 .__floordiv__, 0)\ncheckpoint()\n"
+        "atexit.register(print, 'below')\nprint('program', flush=True)\n",
     )
-    command = Command([sys.executable, path])
+    results, own = run(one_end_each(path, 4, 2))
+    assert {(r.stdout, r.stderr, r.returncode) for r in results} == {(b"program\nbelow\n", b"", 0)}
+    words = own.split()
+    assert words[::2] == [b"above", b"finalize"]
+    assert not set(map(int, words[1::2])) & {result.pid for result in results[1:]}
 
-    async def direct() -> Result:
-        async with Engine(1) as engine:
-            return await engine.run(command)
 
-    expected = run(direct()).stdout
-    assert expected == b"program\nregistered below\nregistered above\n"
-    assert [r.stdout for r in run(answers(command, [b"", b""]))] == [expected] * 2
+def test_what_was_made_above_is_there_for_all(run: Run, tmp_path: Path) -> None:
+    path = script(
+        tmp_path,
+        "import tempfile\nkept = tempfile.TemporaryDirectory()\n"
+        "file = tempfile.NamedTemporaryFile()\nclass A:\n"
+        "    def __del__(self): print('not before the template ends')\na = A()\n"
+        "checkpoint()\nprint(os.path.isdir(kept.name), os.path.exists(file.name))\n"
+        "sys.stderr.write(kept.name)\n"
+        "if sys.stdin.read(): raise SystemExit(b'the slow way out')\n",
+    )
+    results = run(answers(Command([sys.executable, path]), [b"", b"slowly", b"", b"", b"slowly"]))
+    assert {result.stdout for result in results} == {b"True True\n"}
+    folder = results[0].stderr
+    assert folder
+    poll(lambda: not os.path.exists(folder), "the template has taken it along")
+
+
+def test_a_plain_process_keeps_its_handlers(run: Run, tmp_path: Path) -> None:
+    path = script(
+        tmp_path,
+        "import atexit, weakref, threading\nclass Kept: pass\nkept = Kept()\n"
+        "weakref.finalize(kept, print, 'finalize')\natexit.register(print, 'above')\n"
+        "stop = threading.Event()\nthreading.Thread(target=stop.wait).start()\n"
+        "checkpoint()\nstop.set()\nprint('program')\n",
+    )
+
+    async def main() -> None:
+        async with Template([sys.executable, path], size=1) as template:
+            for _ in range(2):
+                assert (await template.run()).stdout == b"program\nabove\nfinalize\n"
+
+    run(main())
 
 
 @pytest.mark.parametrize("end", ["pass", "sys.exit(0)", "sys.exit(3)", "raise ValueError(1)"])
@@ -305,6 +502,48 @@ def test_the_reason_of_a_refusal(run: Run, tmp_path: Path) -> None:
             assert template.no_checkpoint == "it has several threads at its checkpoint"
 
     run(main())
+
+
+LOOPS = {
+    "running": "async def main():\n    checkpoint()\n"
+    "    print(await asyncio.to_thread(input))\nasyncio.run(main())\n",
+    "made above": "loop = asyncio.new_event_loop()\ncheckpoint()\n"
+    "print(loop.run_until_complete(asyncio.to_thread(input)))\nloop.close()\n",
+    "uvloop's": "import uvloop\nloop = uvloop.new_event_loop()\ncheckpoint()\n"
+    "async def main(): return await asyncio.to_thread(input)\n"
+    "print(loop.run_until_complete(main()))\nloop.close()\n",
+    "select's": "import selectors\n"
+    "loop = asyncio.SelectorEventLoop(selectors.SelectSelector())\ncheckpoint()\n"
+    "async def main(): return await asyncio.to_thread(input)\n"
+    "print(loop.run_until_complete(main()))\nloop.close()\n",
+}
+
+
+@pytest.mark.parametrize("how", LOOPS)
+def test_an_event_loop_above(run: Run, tmp_path: Path, how: str) -> None:
+    """It is not shared: whoever has one goes on as a plain process, and says so once."""
+    path = script(tmp_path, "import asyncio\n" + LOOPS[how])
+    command = Command([sys.executable, path], limits=Limits(timeout=20))
+
+    async def main() -> None:
+        async with Template(command, size=1) as template:
+            for word, warnings in (b"one", 1), (b"two", 0), (b"three", 0):
+                result = await template.run(input=word)
+                assert (result.stdout, result.returncode) == (word + b"\n", 0)
+                assert result.stderr.count(b"checkpoint() needs event loops") == warnings
+            assert template.no_checkpoint == "it has an event loop at its checkpoint"
+
+    run(main())
+
+
+def test_a_loop_that_was_closed(run: Run, tmp_path: Path) -> None:
+    path = script(
+        tmp_path,
+        "import asyncio\nasyncio.run(asyncio.sleep(0))\ncheckpoint()\n"
+        "print(asyncio.run(asyncio.to_thread(input)))\n",
+    )
+    results = run(answers(Command([sys.executable, path]), [b"one", b"two"]))
+    assert [result.stdout for result in results] == [b"one\n", b"two\n"]
 
 
 def test_few_descriptors(run: Run, tmp_path: Path) -> None:

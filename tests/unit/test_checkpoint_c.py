@@ -140,9 +140,9 @@ def test_what_is_whose(run: Run, tmp_path: Path, to_end: list[str]) -> None:
             assert first.stdout == b"above 1\n0 a a others - xxxxx" + left
             for word in ("b", "c", "c"):
                 later = await template.run([word], input=b"new")
-                assert later.stdout == b"1 a %s others there sound [new]" % word.encode()
+                assert later.stdout == b"1 a %s others - sound [new]" % word.encode()
             again = await template.run(input=b"")
-            assert again.stdout == b"1 a a others there sound"
+            assert again.stdout == b"1 a a others - sound"
             assert template.stats["checkpoints"] == 1
 
     run(main())

@@ -35,14 +35,15 @@ extern "C" {
  *
  * Returns 0 in the process that goes on with the request that came first, and 1 in one of a later
  * request: then standard input, output and error, `environ`, and what fastspawn_arguments() gives
- * are that request's, while main's argv, and all that was read, are still the first one's.  Files
- * that were opened before are shared, with their positions.  Handlers of forks (pthread_atfork(3))
+ * are that request's, while main's argv, and all that was read, are still the first one's.  What
+ * the program set or removed in the environment before (setenv(3)) holds for all.  Files that were
+ * opened before are shared, with their positions.  Handlers of forks (pthread_atfork(3))
  * run as for fork(2), around each.
  *
  * Or -errno, and the program goes on as a plain process: -ENOTSUP (fastspawn has not asked for
  * checkpoints, does not run this, or cannot here: the server says why), -EBUSY (there are several
- * threads once the handlers before a fork have run), -E2BIG (it came from more files than can be
- * watched), -EAGAIN (another process came first).
+ * threads once the handlers before a fork have run, or an event loop: epoll(7), io_uring(7)),
+ * -E2BIG (it came from more files than can be watched), -EAGAIN (another process came first).
  */
 static inline int fastspawn_checkpoint(const char *const *files) {
     int (*checkpoint)(const char *const *);

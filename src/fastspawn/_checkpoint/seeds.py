@@ -1,4 +1,4 @@
-"""Random state that forks would share, of what has no handler for forks."""
+"""Random state that forks would share: of what has no handler for forks."""
 
 from __future__ import annotations
 

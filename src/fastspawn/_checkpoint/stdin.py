@@ -1,0 +1,48 @@
+"""The objects that read standard input stay the program's; what they have read does not."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import gc
+import io
+from typing import Any
+
+_TEXT = io.TextIOWrapper
+_READERS = (_TEXT, io.BufferedReader, io.BufferedRandom)
+
+
+class Input:
+    """Whatever may have read ahead from descriptor 0, text before what it reads from."""
+
+    def __init__(self, things: list[Any]) -> None:
+        readers = [thing for thing in things if _reads_stdin(thing)]
+        self._readers = sorted(readers, key=lambda reader: not isinstance(reader, _TEXT))
+
+    def forget(self) -> None:
+        """In the template, whose standard input is at its end: so are they, then."""
+        for reader in self._readers:
+            with contextlib.suppress(Exception):
+                _reset_decoder(reader)
+                reader.read()
+        self._readers = []
+
+
+def _reads_stdin(thing: Any) -> bool:
+    # By its type: what an object says of its class may be anything, and run anything.
+    if not issubclass(type(thing), (*_READERS, codecs.StreamReader)):
+        return False
+    try:
+        return bool(thing.fileno() == 0)
+    except Exception:
+        return False  # closed, detached, or nothing of the kind
+
+
+def _reset_decoder(reader: Any) -> None:
+    """One that stopped in the middle of a character does not forget it by reading on."""
+    if isinstance(reader, codecs.StreamReader):
+        reader.reset()
+    elif isinstance(reader, _TEXT):
+        for part in gc.get_referents(reader):
+            if hasattr(part, "decode") and hasattr(part, "getstate"):
+                part.reset()
