@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import select
 import socket
 import sys
 from collections.abc import Callable
@@ -260,16 +261,10 @@ def test_overload(serve: Serve, kind: str, tmp_path: Path) -> None:
         held = int(written(pid))
         second.get()
         third.get()
-        answers = []
-        for client in (third, second):
-            # Which of the two is refused is up to the server's order.
-            client.sock.settimeout(0.5)
-            try:
-                answers.append(client.read())
-            except TimeoutError:
-                client.sock.settimeout(BOUND)
-                waiting = client
-        (refused,) = answers
+        # Which of the two is refused is up to the server's order.
+        (answered,) = select.select([second.sock, third.sock], [], [], BOUND)[0]
+        client, waiting = (second, third) if answered is second.sock else (third, second)
+        refused = client.read()
         assert refused.status == 503
         assert refused.fields["retry-after"] == "1"
         first.sock.close()

@@ -73,28 +73,24 @@ def test_more_clients_than_processes(serve: Serve) -> None:
     assert sorted(answers) == [(200, b"%06d" % n) for n in range(1000)]
 
 
-def test_overload(serve: Serve, script: Script) -> None:
+def test_overload(serve: Serve, script: Script, tmp_path: Path) -> None:
     """All are answered, by 200 or by 503, and never more run than may."""
-    command = script('sleep 0.01; printf "%s" "$(cat)"')
-    server = serve("--max-inflight", "4", "--queue", "8", command=command)
-    most = 0
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not done.is_set():
-            most = max(most, len(children(server.pid)))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        answers = asyncio.run(hammer(server.port, 100, 1000))
-    finally:
-        done.set()
-        watcher.join()
+    running = tmp_path / "running"
+    running.mkdir()
+    text = """
+        mkdir "$1/running/$$"
+        set -- "$1" "$1"/running/*
+        echo $(($# - 1)) >>"$1/seen"
+        printf "%s" "$(cat)"
+        rmdir "$1/running/$$"
+    """
+    server = serve("--max-inflight", "4", "--queue", "8", command=script(text, tmp_path))
+    answers = asyncio.run(hammer(server.port, 100, 1000))
     assert len(answers) == 1000
     assert {status for status, _ in answers} == {200, 503}
-    assert 0 < most <= 4
+    seen = [int(line) for line in (tmp_path / "seen").read_text().split()]
+    assert len(seen) == sum(status == 200 for status, _ in answers)
+    assert 0 < max(seen) <= 4
     with server.connect() as client:
         client.post(b"again")
         assert client.read().body == b"again"

@@ -140,12 +140,17 @@ def test_as_by_exec_while_files_change(
                 direct = await engine.run(what)
                 assert direct.stderr == b""
                 await seen(template, lambda r, direct=direct: ending(r) == ending(direct))
-                before = template.stats["forked"]
-                both = [call for _ in range(AT_ONCE) for call in (template.run(), engine.run(what))]
-                results = await asyncio.gather(*both)
-                for forked, executed in zip(results[::2], results[1::2], strict=True):
-                    assert ending(forked) == ending(executed)
-                assert template.stats["forked"] == before + AT_ONCE
+
+                async def all_forked() -> bool:
+                    before = template.stats["forked"]
+                    calls = [c for _ in range(AT_ONCE) for c in (template.run(), engine.run(what))]
+                    results = await asyncio.gather(*calls)
+                    for forked, executed in zip(results[::2], results[1::2], strict=True):
+                        assert ending(forked) == ending(executed)
+                    return template.stats["forked"] == before + AT_ONCE
+
+                # A template that a busy machine keeps waiting is passed by, but not always.
+                await async_poll(all_forked, "forks only")
                 said.add(direct.stdout)
             assert len(said) == (3 if argv[1] != "status" else 1)
             assert template.kind == "effect"
