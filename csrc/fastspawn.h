@@ -166,6 +166,14 @@ int fsp_start_end(struct fsp_start *start, struct fsp_child *child, struct fsp_e
 void fsp_start_drop(struct fsp_start *start);
 
 /*
+ * Signals (bit sig - 1; 1 to 31) that children ignore from now on, whatever this process does with
+ * them: those that it was told to ignore, and has handlers for all the same.  A handler is reset in
+ * a child, so that what the process inherited would go no further.  Of the whole process, as
+ * dispositions are; none at the start.  Linux.
+ */
+void fsp_ignore_signals(uint32_t set);
+
+/*
  * Backends: clone3, clone, vfork, posix_spawn, fork; the first one that works here is used.
  * select(name) pins one (-EINVAL: no such name; -ENOTSUP: not built for this system), NULL or ""
  * returns to choosing.  name() is the one that the next spawn tries first.

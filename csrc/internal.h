@@ -97,6 +97,7 @@ struct fsp_launch {
     pid_t parent;        /* for FSP_TABLE_FETCH, and for a death signal */
     bool sweep;          /* close what the child should not keep */
     bool reset_handlers; /* the backend could not ask the kernel to */
+    uint32_t ignored;    /* signals: see fsp_ignore_signals */
     bool batch;          /* the parent's thread is SCHED_BATCH */
     uint64_t mask;
     volatile struct fsp_error *error; /* zero until the child fails */

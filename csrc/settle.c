@@ -51,9 +51,13 @@ static FSP_UNINSTRUMENTED long place_fds(struct fsp_launch *l, int *index) {
     return 0;
 }
 
+static FSP_UNINSTRUMENTED void set_handler(int sig, void (*handler)(int)) {
+    struct ksigaction action = {.handler = handler};
+    if (sig) raw(rt_sigaction, sig, &action, NULL, sizeof action.mask);
+}
+
 static FSP_UNINSTRUMENTED void set_default(int sig) {
-    struct ksigaction dfl = {0};
-    if (sig) raw(rt_sigaction, sig, &dfl, NULL, sizeof dfl.mask);
+    set_handler(sig, SIG_DFL);
 }
 
 /* A handler must not run here when the mask is lifted; ignored signals stay ignored. */
@@ -72,6 +76,8 @@ static FSP_UNINSTRUMENTED void reset_signals(const struct fsp_launch *l) {
         set_default(SIGXFZ);
         set_default(SIGXFSZ);
     }
+    for (int sig = 1; l->ignored >> (sig - 1); sig++)
+        if (l->ignored >> (sig - 1) & 1) set_handler(sig, SIG_IGN);
 }
 
 static FSP_UNINSTRUMENTED long set_rlimits(const struct fsp_plan *plan, int *index) {

@@ -27,6 +27,7 @@ static const struct fsp_backend *const backends[] = {
 
 static unsigned preferred; /* index of the first backend not known to be refused */
 static bool pinned;        /* by the user: no other is tried */
+static uint32_t ignored;   /* signals that children ignore */
 
 /* Learnt from the kernel, never unlearnt. */
 static bool no_unshare; /* close_range(CLOSE_RANGE_UNSHARE) is refused */
@@ -59,6 +60,10 @@ int fsp_backend_select(const char *name) {
     return -EINVAL;
 }
 
+void fsp_ignore_signals(uint32_t set) {
+    STORE(ignored, set);
+}
+
 const char *fsp_backend_name(void) {
     return backends[LOAD(preferred)]->name;
 }
@@ -72,7 +77,7 @@ const char *fsp_backend_list(size_t i) {
 static const struct fsp_backend *backend_for(const struct fsp_plan *plan, unsigned i) {
     const struct fsp_backend *b = backends[i];
     if (b->shares_memory && fsp_plan_credentials(plan)) b = backends[NBACKENDS - 1];
-    if (b->by_libc && !fsp_posix_spawn_can(plan)) b = backends[NBACKENDS - 1];
+    if (b->by_libc && (LOAD(ignored) || !fsp_posix_spawn_can(plan))) b = backends[NBACKENDS - 1];
     return b;
 }
 
@@ -231,6 +236,7 @@ int fsp_spawn_on(struct fsp_pad *pad, const struct fsp_plan *plan, const struct 
         .pad = pad,
         .tell = pad->tell,
         .avoid_fetch = private, /* it would fetch from the process's table, not the thread's */
+        .ignored = LOAD(ignored),
         .batch = flags & FSP_SPAWN_BATCH,
         .sweep = (plan->flags & FSP_FLAG_CLOSE_FDS) && !private,
     };

@@ -137,6 +137,7 @@ cdef extern from "fastspawn.h" nogil:
     int fsp_start_end(fsp_start *start, fsp_child *child, fsp_error *error)
     void fsp_start_drop(fsp_start *start)
 
+    void fsp_ignore_signals(uint32_t set)
     int fsp_backend_select(const char *name)
     const char *fsp_backend_name()
     const char *fsp_backend_list(size_t i)

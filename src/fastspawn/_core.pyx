@@ -1527,6 +1527,19 @@ cdef class EngineCore:
         }
 
 
+# ---- signals -----------------------------------------------------------------------------------
+
+
+def ignore_signals(signals):
+    """Have every child ignore these (1 to 31) from now on, whatever this process does with them."""
+    cdef uint32_t bits = 0
+    for number in signals:
+        if not 1 <= number <= 31:
+            raise ValueError(f"no standard signal: {number!r}")
+        bits |= <uint32_t>1 << <int>(number - 1)
+    fsp_ignore_signals(bits)
+
+
 # ---- outlets -----------------------------------------------------------------------------------
 
 

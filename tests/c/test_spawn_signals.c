@@ -113,6 +113,28 @@ static void broken_pipes_kill_again(void) {
     signal(SIGUSR2, SIG_DFL);
 }
 
+static void on_signal(int sig) {
+    (void)sig;
+}
+
+/* What this process was told to ignore, and has a handler for. */
+static void ignored_whatever_is_done_here(void) {
+    signal(SIGHUP, on_signal);
+    struct fsp_spec spec = HELPER("report");
+    take_report(spec);
+    CHECK(!lists("ignored", SIGHUP));
+    fsp_ignore_signals(1u << (SIGHUP - 1) | 1u << (SIGSYS - 1));
+    take_report(spec);
+    CHECK(lists("ignored", SIGHUP));
+    CHECK(lists("ignored", SIGSYS)); /* the last that fits */
+    CHECK(!lists("ignored", SIGTERM));
+    CHECK(!lists("ignored", SIGPIPE));
+    fsp_ignore_signals(0);
+    take_report(spec);
+    CHECK(!lists("ignored", SIGHUP));
+    signal(SIGHUP, SIG_DFL);
+}
+
 static void a_writer_without_a_reader_dies(void) {
     struct fsp_child child;
     struct fsp_error error;
@@ -220,6 +242,7 @@ static void with_each_backend(void) {
     RUN(a_mask_of_its_own);
     RUN(the_parents_mask_after_a_failure);
     RUN(broken_pipes_kill_again);
+    RUN(ignored_whatever_is_done_here);
     RUN(a_writer_without_a_reader_dies);
     RUN(no_handler_runs_in_the_child);
     RUN(no_handler_runs_in_children_under_fire);

@@ -18,11 +18,14 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from fastspawn import aio
+
+from . import inherited
 from .filling import Filling
 from .strategy import STREAM
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from .config import RouteConfig
     from .strategy import Sink
@@ -59,6 +62,10 @@ class SubprocessStrategy:
             "start_new_session": True,
             "limit": _READ,
         }
+        # libuv resets every signal in a child, and asyncio those that have a handler here.
+        self.create: Callable[..., Awaitable[Process]] = (
+            aio.create_subprocess_exec if inherited.ignored else asyncio.create_subprocess_exec
+        )
         self._jobs: dict[SubprocessJob, asyncio.Task[None]] = {}
 
     def spawn(self, sink: Sink, input: Any) -> SubprocessJob:
@@ -185,7 +192,7 @@ class SubprocessJob:
         feeder = None
         self._started = time.monotonic()
         try:
-            process = await asyncio.create_subprocess_exec(
+            process = await self._strategy.create(
                 *self._argv, stdin=PIPE if self._input else DEVNULL, **self._options
             )
         except (OSError, MemoryError) as error:

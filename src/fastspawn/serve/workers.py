@@ -12,11 +12,12 @@ import os
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
+
+from fastspawn import Popen
 
 from . import link, listen, orphans, outlets, server, settings
 from .news import Chorus
@@ -67,7 +68,7 @@ class _Worker:
     def __init__(self, number: int, sockets: list[socket.socket]) -> None:
         self.number = number
         self.sockets = sockets
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Popen[bytes] | None = None
         self.link: socket.socket | None = None
         self.inbox = link.Inbox()
         self.outbox = b""
@@ -84,7 +85,8 @@ class _Worker:
         self.ready = False
         self.started = time.monotonic()
         with theirs:
-            self.process = subprocess.Popen(
+            # Ours, with which what the supervisor was told to ignore is ignored by workers, too.
+            self.process = Popen(
                 [sys.executable, "-m", "fastspawn.serve", FLAG, *map(str, fds)],
                 stdin=theirs.fileno(),
                 pass_fds=fds,
