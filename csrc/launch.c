@@ -92,20 +92,25 @@ static int plan_with(const struct fsp_template *t, const int fd[3], int effect,
     const struct fsp_plan *plan = t->start;
     size_t n = length(plan->envp), kept = 0;
     const char **envp = sys_malloc((n + 3) * sizeof *envp);
-    char variable[80], preload[PATH_MAX];
-    const char *others = "";
+    char variable[80 + PATH_MAX], preload[PATH_MAX];
+    const char **own = NULL;
     if (envp == NULL) return -ENOMEM;
-    for (size_t i = 0; i < n; i++)
-        if (strncmp(plan->envp[i], "LD_PRELOAD=", 11) == 0)
-            others = plan->envp[i] + 11;
-        else
-            envp[kept++] = plan->envp[i];
-    snprintf(variable, sizeof variable, FSP_SNAP_VARIABLE "=%d,%d,%d,%zu,%d", fd[0], fd[1], fd[2],
-             length(t->plan->argv), effect);
+    for (; kept < n; kept++) {
+        envp[kept] = plan->envp[kept];
+        if (strncmp(envp[kept], "LD_PRELOAD=", 11) == 0)
+            own = &envp[kept]; /* the last one counts */
+    }
     int len = snprintf(preload, sizeof preload, "LD_PRELOAD=/proc/self/fd/%d%s%s", fd[2],
-                       *others ? ":" : "", others);
+                       own ? ":" : "", own ? *own + 11 : "");
+    int wide = snprintf(variable, sizeof variable, FSP_SNAP_VARIABLE "=%d,%d,%d,%zu,%d%s%s", fd[0],
+                        fd[1], fd[2], length(t->plan->argv), effect, plan->cwd ? "," : "",
+                        plan->cwd ? plan->cwd : "");
+    /* In its place: a program may print them in order. */
+    if (own)
+        *own = preload;
+    else
+        envp[kept++] = preload;
     envp[kept++] = variable;
-    envp[kept++] = preload;
     envp[kept] = NULL;
     struct fsp_spec spec = {
         .file = plan->file,
@@ -123,7 +128,8 @@ static int plan_with(const struct fsp_template *t, const int fd[3], int effect,
         .death_signal = plan->death_signal,
         .flags = FSP_FLAG_CLOSE_FDS | FSP_FLAG_SETPGROUP | (plan->flags & FSP_FLAG_RESTORE_SIGNALS),
     };
-    int r = len < (int)sizeof preload ? fsp_plan_new(&spec, out) : -ENAMETOOLONG;
+    bool fits = len < (int)sizeof preload && wide < (int)sizeof variable;
+    int r = fits ? fsp_plan_new(&spec, out) : -ENAMETOOLONG;
     free(envp);
     return r;
 }

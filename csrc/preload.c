@@ -69,10 +69,11 @@ static struct {
     bool own_name;        /* the program goes by its argv[0], not by an interpreter's */
     hook *before, *after; /* what the caller of a checkpoint has to do around each fork, or NULL */
     long robust_list, robust_size;
-    int pid;         /* of the one process that may checkpoint; 0: none */
-    uint32_t slot;   /* ... its slot */
-    int parent;      /* ... and the spawner's process, as its request told it */
-    const char *cwd; /* the directory in which it did so; its forks are there already */
+    int pid;           /* of the one process that may checkpoint; 0: none */
+    uint32_t slot;     /* ... its slot */
+    int parent;        /* ... and the spawner's process, as its request told it */
+    const char *place; /* the directory in which the plan has the template run, or NULL */
+    const char *cwd;   /* the directory in which it did so; its forks are there already */
 } self;
 
 /* ---- the spawner's word ---- */
@@ -188,6 +189,8 @@ static void keep_socket(const struct parcel *p) {
         self.pid = (int)raw(getpid, 0);
         self.slot = p->request.slot;
         self.parent = p->request.parent;
+        const struct fsp_plan *plan = (struct fsp_plan *)self.plan;
+        if (plan->cwd) inputs_set_place(plan->cwd);
     } else
         raw(close, self.socket);
 }
@@ -413,7 +416,9 @@ static int run_to_effect(int argc, char **argv, char **envp) {
 static int frozen_main(int argc, char **argv, char **envp) {
     if (!take_channel()) leave(127);
     ask_for_tid();
+    inputs_set_place(self.place);
     enum fsp_refusal why = inputs_add_mapped(false);
+    if (!why && !inputs_add_place()) why = FSP_REFUSED_INPUTS;
     if (why) preload_refuse(why);
     bind_all();
     env_start(envp);
@@ -536,7 +541,8 @@ static enum fsp_refusal refusal_here(const char *const *files, enum fsp_refusal 
     self.tid = tid;
     if (!why && loops_exist()) why = FSP_REFUSED_LOOP;
     if (!why) why = inputs_add_mapped(true);
-    for (; files && *files; files++)
+    if (!why && !inputs_add_place()) why = FSP_REFUSED_INPUTS;
+    for (; !why && files && *files; files++)
         if (!inputs_add(*files, FSP_SNAP_FOLLOW)) why = FSP_REFUSED_INPUTS;
     return why;
 }
@@ -626,6 +632,18 @@ static bool is_variable(const char *entry, const char *name) {
     return strncmp(entry, name, n) == 0 && entry[n] == '=';
 }
 
+/* LD_PRELOAD as it was before our object came first on it; false: then there was none. */
+static bool restore_preload(char *entry) {
+    static const char ours[] = "LD_PRELOAD=/proc/self/fd/";
+    const char *at = entry + sizeof ours - 1;
+    int fd;
+    if (strncmp(entry, ours, sizeof ours - 1) != 0) return true;
+    if (!read_number(&at, &fd) || fd != self.library_fd) return true;
+    if (*at != ':') return false;
+    memmove(strchr(entry, '=') + 1, at + 1, strlen(at + 1) + 1);
+    return true;
+}
+
 /* Take our variables out of the environment: is this a template process? */
 static bool take_variables(char **envp) {
     const char *word = NULL;
@@ -637,8 +655,9 @@ static bool take_variables(char **envp) {
         !read_number(&word, &self.library_fd) || !read_number(&word, &self.argc) ||
         !read_number(&word, &self.effect))
         return false;
+    if (*word) self.place = word;
     for (char **at = envp; *at; at++)
-        if (!is_variable(*at, FSP_SNAP_VARIABLE) && !is_variable(*at, "LD_PRELOAD")) *kept++ = *at;
+        if (!is_variable(*at, FSP_SNAP_VARIABLE) && restore_preload(*at)) *kept++ = *at;
     *kept = NULL;
     return true;
 }

@@ -35,6 +35,9 @@ enum fsp_refusal tasks_refusal(void);
 
 /* ---- inputs.c: the files that this process came from ---- */
 
+/* The process is in this directory (NULL: in one without a name of its own). */
+void inputs_set_place(const char *name);
+bool inputs_add_place(void); /* false: there are too many */
 /* Note a file as it is now, or that it is missing; `path` as the program named it, `how` as in
  * struct fsp_snap_input.  False: there are too many, or the path is too long. */
 bool inputs_add(const char *path, unsigned how);

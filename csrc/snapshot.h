@@ -41,7 +41,8 @@
 #define FSP_SNAP_PLAN_FROM offsetof(struct fsp_plan, size)
 #define FSP_SNAP_PLAN_MAX  (1024 * 1024) /* a larger one does not fit a datagram either */
 #define FSP_SNAP_VARIABLE                                                                          \
-    "FASTSPAWN_SNAPSHOT" /* =SOCKET,PAGE,LIBRARY,ARGC,EFFECT: descriptors, count, 0-2 */
+    "FASTSPAWN_SNAPSHOT" /* =SOCKET,PAGE,LIBRARY,ARGC,EFFECT[,DIRECTORY]: descriptors, count, 0-2, \
+                            where the plan says that it runs */
 
 struct fsp_snap_slot {
     int pid; /* 0: not forked yet */
@@ -65,12 +66,15 @@ struct fsp_snap_identity {
 #define FSP_SNAP_FOLLOW 1u /* symbolic links, at the end of the path too */
 #define FSP_SNAP_STAT   2u /* what stat(2) says was used: the access time matters as well */
 #define FSP_SNAP_FORMER 4u /* what was used has this name no more */
+#define FSP_SNAP_PLACE  8u /* the directory itself, whatever is in it */
 
 static inline int64_t fsp_snap_ns(const struct timespec *t) {
     return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
 }
 
 static inline struct fsp_snap_identity fsp_snap_identity(const struct stat *st, unsigned how) {
+    if (how & FSP_SNAP_PLACE)
+        return (struct fsp_snap_identity){.dev = st->st_dev, .ino = st->st_ino};
     int64_t read = how & FSP_SNAP_STAT ? fsp_snap_ns(&st->st_atim) : 0;
     return (struct fsp_snap_identity){st->st_dev, st->st_ino, (uint64_t)st->st_size,
                                       fsp_snap_ns(&st->st_ctim), read};

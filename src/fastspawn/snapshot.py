@@ -54,9 +54,10 @@ def _greeting(argv: Sequence[str], timeout: float) -> bytes:
     page, library = os.memfd_create("fastspawn"), os.open(_preload(), os.O_RDONLY)
     os.ftruncate(page, _PAGE)
     fds = (theirs.fileno(), page, library)
+    others = [os.environ["LD_PRELOAD"]] if "LD_PRELOAD" in os.environ else []
     env = {
         **os.environ,
-        "LD_PRELOAD": f"/proc/self/fd/{library}",
+        "LD_PRELOAD": ":".join([f"/proc/self/fd/{library}", *others]),
         "FASTSPAWN_SNAPSHOT": ",".join(map(str, (*fds, len(argv), 1))),
     }
     with (

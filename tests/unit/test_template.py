@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -297,5 +300,143 @@ def test_the_threads_id_is_not_where_the_kernel_clears_it(
                 assert (await template.run()).stdout == direct.stdout
             assert (template.kind, template.stats["direct"]) == (at, 0)
         assert direct.stdout == b"heard\n0 35 1 0 9\n"
+
+    run(main())
+
+
+# ---- the directory, by its name ------------------------------------------------------------------
+
+READS = r"""
+#include <stdio.h>
+static char above[100], below[100];
+static void read_text(char *buf) { fgets(buf, 100, fopen("text", "r")); }
+__attribute__((constructor)) static void begin(void) { read_text(above); }
+int main(void) { read_text(below); printf("%s%s", above, below); }
+"""
+STANDS = """
+from fastspawn import checkpoint
+above = open("text").read()
+checkpoint()
+print(above + open("text").read(), end="")
+"""
+
+
+def release(folder: Path, text: str) -> None:
+    folder.mkdir()
+    (folder / "text").write_text(text + "\n")
+
+
+def swap(folder: Path, text: str) -> None:
+    """A release is deployed: the link leads to another directory at once."""
+    release(folder / text, text)
+    (folder / "next").symlink_to(text)
+    (folder / "next").rename(folder / "current")
+
+
+def remake(folder: Path, text: str) -> None:
+    if (folder / "current").exists():
+        shutil.rmtree(folder / "current")
+    release(folder / "current", text)
+
+
+@pytest.mark.parametrize("at", ["main", "effect", "checkpoint"])
+@pytest.mark.parametrize("change", [swap, remake])
+def test_the_directorys_name_leads_elsewhere(
+    run: Run, tmp_path: Path, change: Callable[[Path, str], None], at: Any
+) -> None:
+    change(tmp_path, "one")
+    (tmp_path / "program.c").write_text(READS)
+    subprocess.run(["cc", "-w", "program.c", "-o", "program"], cwd=tmp_path, check=True)
+    argv = [sys.executable, "-c", STANDS] if at == "checkpoint" else [tmp_path / "program"]
+    command = Command(argv, cwd=tmp_path / "current")
+
+    async def main() -> None:
+        async with Template(command, size=1, at=at) as template:
+
+            async def says(text: str) -> bool:
+                forked = template.stats["forked"]
+                said = (await template.run()).stdout.decode()  # may fail where it was, for a moment
+                return said == f"{text}\n" * 2 and template.stats["forked"] > forked
+
+            for text in ("one", "two", "three"):
+                if text != "one":
+                    change(tmp_path, text)
+                await async_poll(partial(says, text), f"forks are in {text}")
+                assert template.kind == at
+
+    run(main())
+
+
+def test_a_library_that_was_loaded_above_the_checkpoint(run: Run, tmp_path: Path) -> None:
+    """It is not imported: only the process's mappings know of it."""
+
+    def build(number: int) -> None:
+        (tmp_path / "a.c").write_text(f"int number(void) {{ return {number}; }}")
+        subprocess.run(["cc", "-shared", "-fPIC", "a.c", "-o", "new.so"], cwd=tmp_path, check=True)
+        (tmp_path / "new.so").rename(tmp_path / "a.so")
+
+    code = (
+        "import ctypes; from fastspawn import checkpoint; a = ctypes.CDLL('./a.so')\n"
+        "checkpoint(); print(a.number())"
+    )
+    command = Command([sys.executable, "-c", code], cwd=tmp_path)
+
+    async def main() -> None:
+        build(1)
+        async with Template(command, size=1) as template:
+
+            async def says(number: int) -> bool:
+                result = await template.run(check=True)
+                return result.stdout == b"%d\n" % number and template.kind == "checkpoint"
+
+            for number in (1, 2, 3):
+                if number != 1:
+                    build(number)
+                await async_poll(partial(says, number), f"forks have library {number}")
+
+    run(main())
+
+
+# ---- the program's own LD_PRELOAD ----------------------------------------------------------------
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
+@pytest.mark.parametrize("at", ["main", "effect"])
+@pytest.mark.parametrize("shape", ["PATH", "PATH:PATH", "", ":PATH", None])
+def test_an_object_that_the_program_preloads(
+    run: Run, tmp_path: Path, at: Any, shape: str | None
+) -> None:
+    """It is there for the program and for its children, and its variable where it stood."""
+    (tmp_path / "own.c").write_text("int getpagesize(void) { return 77; }")
+    subprocess.run(["cc", "-shared", "-fPIC", "own.c", "-o", "own.so"], cwd=tmp_path, check=True)
+    program = (
+        "#include <stdio.h>\n#include <stdlib.h>\n#include <unistd.h>\nextern char **environ;\n"
+        "int main(void) { for (char **e = environ; *e; e++) puts(*e);"
+        ' printf("%d\\n", getpagesize()); fflush(stdout); return system("env; ./own_child"); }'
+    )
+    (tmp_path / "program.c").write_text(program)
+    child = (
+        '#include <stdio.h>\n#include <unistd.h>\nint main(void) { printf("%d", getpagesize()); }'
+    )
+    (tmp_path / "own_child.c").write_text(child)
+    for name in ("program", "own_child"):
+        subprocess.run(["cc", "-w", f"{name}.c", "-o", name], cwd=tmp_path, check=True)
+    env = {"A": "1", "LD_PRELOAD": "", "PATH": os.environ["PATH"], "Z": "2"}
+    if shape is None:
+        del env["LD_PRELOAD"]
+    else:
+        env["LD_PRELOAD"] = shape.replace("PATH", str(tmp_path / "own.so"))
+    command = Command([tmp_path / "program"], cwd=tmp_path, env=env)
+
+    async def main() -> None:
+        async with Engine(1) as engine:
+            direct = await engine.run(command)
+        async with Template(command, size=1, at=at) as template:
+            for _ in range(3):
+                result = await template.run()
+                assert (result.returncode, result.stdout) == (0, direct.stdout)
+            assert (template.kind, template.stats["direct"]) == (at, 0)
+        preloads = shape and "PATH" in shape
+        assert direct.stdout.splitlines()[-1] == (b"77" if preloads else b"4096")
 
     run(main())
