@@ -82,6 +82,20 @@ def test_raw(serve: Serve, kind: str) -> None:
         client.send(b"c351\r\n" + b"x" * 50_001 + b"\r\n")
         assert client.read_head().status == 413
     assert server.get("/a/../b").status == 400
+
+
+@pytest.mark.parametrize("mode", ["raw", "cgi"])
+def test_endless_output_for_a_head(serve: Serve, kind: str, mode: str, tmp_path: Path) -> None:
+    """The head is the answer: the process is ended, though the client is still there."""
+    held = tmp_path / "pid"
+    page = "printf 'Content-Type: text/plain\\n\\none\\n'"
+    text = HOLD.replace("exec", f"{page}; exec")
+    server = serve(kind, command=["sh", "-c", text, str(held)], mode=mode, exec_timeout=None)
+    with server.connect() as client:
+        client.request("HEAD", "/")
+        assert client.read(head=True).status == 200
+        pid = int(written(held))
+        poll(lambda: not alive(pid), "the process's end")
     assert server.get("/a%2fb").status == 400
     server.stop()
     assert "Traceback" not in server.errors()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 from pathlib import Path
@@ -27,6 +28,8 @@ user = "www-data"
 group = "33"
 subreaper = false
 send-timeout = "none"
+tcp-keepalive = "2m"
+tcp-user-timeout = "none"
 max-head = "8k"
 graceful-timeout = "none"
 access-log = false
@@ -146,6 +149,8 @@ def test_every_key(tmp_path: Path) -> None:
         user="www-data",
         group="33",
         send_timeout=None,
+        tcp_keepalive=120,
+        tcp_user_timeout=math.inf,
         max_head=8192,
         graceful_timeout=None,
         access_log=False,

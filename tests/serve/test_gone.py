@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import signal
+import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from serve.harness import Client, Server, alive, asleep, children, poll
+from serve.harness import BOUND, Client, Server, alive, asleep, children, poll
 
 Serve = Callable[..., Server]
 Script = Callable[..., tuple[str, ...]]
@@ -102,6 +107,161 @@ def assert_place_is_free(server: Server, held: Path) -> None:
     with server.connect() as client:
         client.get()
         pid_in(held)
+
+
+CGI_PLAIN = "printf 'Content-Type: text/plain\\n\\none\\n'"
+CGI_SIZED = "printf 'Content-Type: text/plain\\nContent-Length: 100\\n\\none\\n'"
+NPH = "printf 'HTTP/1.1 200 OK\\r\\nContent-Length: 100\\r\\n\\r\\none\\n'"
+UNPROBED = {
+    # name: (mode, version, the script's name, the beginning of its output)
+    "HTTP/1.0": ("raw", "1.0", "quiet", "echo one"),
+    "CGI and HTTP/1.0": ("cgi", "1.0", "quiet", CGI_PLAIN),
+    "CGI with a length": ("cgi", "1.1", "quiet", CGI_SIZED),
+    "CGI that speaks HTTP": ("cgi", "1.1", "nph-quiet", NPH),
+}
+"""Answers within which nothing can be sent that the client would not take for theirs."""
+
+
+def write_script(tmp_path: Path, name: str, text: str) -> tuple[str, ...]:
+    path = tmp_path / name
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return (str(path), str(tmp_path / "pid"))
+
+
+@pytest.mark.parametrize("way", UNPROBED)
+def test_where_nothing_can_be_sent_ahead(
+    serve: Serve, tmp_path: Path, leave: Leave, way: str
+) -> None:
+    mode, version, name, text = UNPROBED[way]
+    command = write_script(tmp_path, name, f"{text}; {HOLD}")
+    server = serve("--mode", mode, "--exec-timeout", "none", command=command)
+    with server.connect() as client:
+        client.get(version=version)
+        client.read_head()
+        assert client.read_until(b"one\n") == b"one\n"
+        pid = pid_in(tmp_path / "pid")
+        leave(client)
+    assert_gone(server, pid)
+    poll(lambda: " 499 " in " ".join(server.log()), "a line that says so")
+
+
+@pytest.mark.parametrize("way", UNPROBED)
+def test_shut_side_of_a_client_that_is_sent_more(serve: Serve, tmp_path: Path, way: str) -> None:
+    """It may only have shut its sending side: what it still takes goes on."""
+    mode, version, name, text = UNPROBED[way]
+    steps = "; ".join('while [ ! -e "$1" ]; do sleep 0.01; done; rm "$1"; echo more' for _ in "abc")
+    command = write_script(tmp_path, name, f"{text}; {steps}")
+    server = serve("--mode", mode, command=command)
+    with server.connect() as client:
+        client.get(version=version)
+        client.read_head()
+        client.read_until(b"one\n")
+        client.sock.shutdown(socket.SHUT_WR)
+        for _ in "abc":
+            (tmp_path / "pid").touch()
+            assert client.read_until(b"more\n") == b"more\n"
+
+
+@pytest.mark.parametrize("mode", ["raw", "cgi"])
+@pytest.mark.parametrize("rest", ["exec sleep 60", "exec cat /dev/zero"])
+def test_endless_output_for_a_head(serve: Serve, tmp_path: Path, mode: str, rest: str) -> None:
+    """The head is the answer, and the client, still there, may ask again."""
+    # It may be ended as soon as there is a head.
+    text = HOLD.replace("exec sleep 60", f"{CGI_PLAIN}; {rest}")
+    command = write_script(tmp_path, "script", text)
+    server = serve(
+        *("--mode", mode, "--exec-timeout", "none", "--max-inflight", "1", "--metrics-path", "/m"),
+        command=command,
+    )
+    with server.connect() as client:
+        for _ in range(3):
+            client.request("HEAD")
+            head = client.read(head=True)
+            assert (head.status, head.fields.get("connection")) == (200, None)
+            assert_gone(server, pid_in(tmp_path / "pid"))
+            (tmp_path / "pid").unlink()
+    poll(lambda: len(server.log()) == 3, "the log")
+    assert [line.split()[8] for line in server.log()] == ["200"] * 3
+    assert b'reason="head",route="/{...}"} 3.0' in server.get("/m").body
+
+
+NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+NGINX_CONF = """
+daemon off;
+master_process off;
+pid {directory}/nginx.pid;
+error_log {directory}/nginx.log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/t1;
+    proxy_temp_path {directory}/t2;
+    fastcgi_temp_path {directory}/t3;
+    uwsgi_temp_path {directory}/t4;
+    scgi_temp_path {directory}/t5;
+    server {{
+        listen unix:{directory}/nginx.sock;
+        location / {{
+            proxy_pass http://127.0.0.1:{port};
+            proxy_http_version 1.0;
+            proxy_buffering off;
+        }}
+    }}
+}}
+"""
+
+
+@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+@pytest.mark.parametrize("begun", [False, True])
+def test_behind_nginx_with_http_10(
+    serve: Serve, script: Script, tmp_path: Path, begun: bool
+) -> None:
+    """It closes its connection to us when its client has left."""
+    held = tmp_path / "pid"
+    command = script(("echo one; " if begun else "") + HOLD, held)
+    server = serve("--exec-timeout", "none", command=command)
+    config = tmp_path / "nginx.conf"
+    config.write_text(NGINX_CONF.format(directory=tmp_path, port=server.port))
+    assert NGINX is not None
+    with subprocess.Popen([NGINX, "-p", str(tmp_path), "-c", str(config)]) as nginx:
+        try:
+            path = tmp_path / "nginx.sock"
+            poll(path.exists, "nginx")
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.settimeout(BOUND)
+                sock.connect(str(path))
+                client = Client(sock)
+                client.get()
+                if begun:
+                    client.read_until(b"one\n")
+                pid = pid_in(held)
+            assert_gone(server, pid)
+        finally:
+            nginx.terminate()
+    poll(lambda: " 499 " in " ".join(server.log()), "a line that says so")
+
+
+VANISHED = Path(__file__).parent.parent / "children" / "vanished.py"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="network namespaces")
+def test_a_client_whose_link_is_down(tmp_path: Path) -> None:
+    """No FIN, no reset: in no mode does the process stay."""
+    inside = ("unshare", "--net", "--user", "--map-root-user")
+    try:
+        subprocess.run([*inside, "ip", "link", "set", "lo", "up"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs a network namespace")
+    done = subprocess.run(
+        [*inside, sys.executable, str(VANISHED), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(VANISHED.parent.parent)},
+    )
+    assert (done.returncode, done.stdout) == (0, "all are gone\n"), done.stderr
 
 
 def test_within_the_body(serve: Serve, script: Script, tmp_path: Path, leave: Leave) -> None:

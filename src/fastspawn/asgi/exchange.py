@@ -309,6 +309,10 @@ class Exchange:
             await self._hold()
         while self._ended is None:
             await self._stream(self._taken())
+            if self._head_only and self._head_sent:
+                # What its process still writes is nobody's.
+                await self._body(b"", last=True)
+                return
             await self._something()
         data = self._taken() + self._ended.output
         if not self._spoiled(self._ended):
@@ -316,9 +320,6 @@ class Exchange:
             return
         if self._head_sent:
             await self._stream(data)  # its last words
-            if self._head_only:
-                await self._body(b"", last=True)
-                return
         self._complain(data)
         raise Refused(*error(self._failure(self._ended)))
 

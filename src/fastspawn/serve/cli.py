@@ -120,6 +120,8 @@ def _run(argv: Sequence[str]) -> int:
     else:
         # Somebody else's, and perhaps still in use by others.
         shares = [[sock] * config.workers for sock in socks]
+    for sock in {sock for share in shares for sock in share}:
+        listen.find_the_gone(sock, config)
     _drop_rights(config)
     check_rights(config)
 

@@ -129,6 +129,9 @@ class Config:
     header_timeout: float = 10.0
     body_timeout: float | None = 60.0
     send_timeout: float | None = 60.0
+    tcp_keepalive: float | None = 30.0
+    tcp_user_timeout: float | None = None
+    """None: somewhat more than ``send_timeout``; infinite: none."""
     max_head: int = 65536
     graceful_timeout: float | None = 30.0
     drain_delay: float = 0.0

@@ -8,7 +8,8 @@
 
 The beginning of an output is held back for a few milliseconds (by the engine, or here where a
 strategy does not): most processes end soon after it, and then the answer has a length, and its
-status tells how the process ended.
+status tells how the process ended. The answer to a HEAD is over with its head: a process that has
+not ended by then is.
 
 While it has a ``connection``, the client is there and waits for this answer. An exchange that
 has lost it (client gone, refused half-way) only waits for its process to end.
@@ -232,7 +233,12 @@ class Exchange:
     @property
     def chunked(self) -> bool:
         """Once the head is sent: the body goes out in chunks."""
-        return not self.http10 and not self.head_only
+        return not self.http10
+
+    @property
+    def owes(self) -> bool:
+        """Once the head is sent: the client waits for more of the body."""
+        return True
 
     def on_drain(self) -> None:
         if self.connection is not None:
@@ -258,8 +264,8 @@ class Exchange:
         self.sent += len(data)
         if not self.head_sent:
             self._start_stream(connection, data)
-        elif self.head_only:
-            pass
+            if self.head_only:
+                self._suffice(connection)
         elif self.http10:
             connection.transport.write(data)
         else:
@@ -321,17 +327,20 @@ class Exchange:
             connection.send(head if self.head_only else head + data)
             return
         # The request may end before its answer does: only then is the connection kept.
-        if connection.ending:
+        if connection.ending or (self.head_only and not self.complete):
             self.keep = False
         head = heads.streamed(chunked=True, end=more + (KEEP if self.keep else CLOSE))
         if not self.head_only:
             head = b"".join((head, chunk_start(len(data)), data, CHUNK_END))
         connection.send(head)
 
+    def _suffice(self, connection: Connection) -> None:
+        """The answer to a HEAD is out. What its process still writes is nobody's."""
+        self._detach()
+        connection.done(self)
+
     def _end_stream(self, connection: Connection, data: bytes) -> None:
         self.sent += len(data)
-        if self.head_only:
-            return
         if self.http10:
             if data:
                 connection.transport.write(data)
@@ -346,7 +355,7 @@ class Exchange:
         """The process did not do its work: an error, or a broken answer if one has begun."""
         if self.head_sent:
             self.keep = False
-            if job.output and not self.head_only and not self.http10:
+            if job.output and not self.http10:
                 # Its last words.
                 self.sent += len(job.output)
                 connection.transport.write(
@@ -377,11 +386,10 @@ class Exchange:
         )
 
     def _cut(self, connection: Connection) -> None:
-        # A HEAD answer was complete with its head. Else the client must see that this one is
-        # not: chunks end without the last one; a body that ends with the connection needs a
-        # reset, since an orderly close would look like its end.
-        if not self.head_only:
-            connection.cut(reset=self.http10)
+        # The client must see that it is not complete: chunks end without the last one; a body
+        # that ends with the connection needs a reset, since an orderly close would look like its
+        # end.
+        connection.cut(reset=self.http10)
 
     def _log(self, job: Job | None) -> None:
         log = self.route.log

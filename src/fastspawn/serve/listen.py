@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import socket
 import stat
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from .config import Config
+
+
+_ASKED: Final = 3
+"""How often a silent client is asked before it is given up, where no time says when."""
+_MARGIN: Final = 10.0
+"""Seconds: more than --send-timeout may be late."""
+_MOST_SECONDS: Final = 32767
+"""MAX_TCP_KEEPIDLE in Linux."""
+_MOST_MILLISECONDS: Final = (1 << 31) - 1
 
 
 class ListenError(Exception):
@@ -64,6 +74,35 @@ def multiply(sock: socket.socket, count: int, backlog: int) -> list[socket.socke
             extra.close()
         return [sock] * count
     return socks
+
+
+def find_the_gone(sock: socket.socket, config: Config) -> None:
+    """Have the kernel find out, for each connection that comes by ``sock``, whether its client is
+    still there: it asks those that are silent, and gives up those that do not acknowledge.
+
+    The connections have it from ``sock`` (tcp(7), socket(7)), and so cost nothing each.
+    """
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    if config.tcp_keepalive is not None:
+        silence = min(max(round(config.tcp_keepalive), 1), _MOST_SECONDS)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            ("TCP_KEEPIDLE", silence),
+            ("TCP_KEEPALIVE", silence),  # macOS
+            ("TCP_KEEPINTVL", max(silence // _ASKED, 1)),
+            ("TCP_KEEPCNT", _ASKED),
+        ):
+            if hasattr(socket, option):
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    timeout = config.tcp_user_timeout
+    if timeout is None:
+        # To the kernel a client that takes nothing is one that does not acknowledge. That is for
+        # us to find, who can tell the two apart.
+        timeout = math.inf if config.send_timeout is None else config.send_timeout + _MARGIN
+    if timeout != math.inf and hasattr(socket, "TCP_USER_TIMEOUT"):
+        milliseconds = min(max(round(timeout * 1000), 1), _MOST_MILLISECONDS)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def name(sock: socket.socket, scheme: str = "http") -> str:

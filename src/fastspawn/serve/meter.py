@@ -35,7 +35,7 @@ _METHODS: Final = frozenset(b"GET HEAD POST PUT DELETE OPTIONS PATCH".split())
 _GONE: Final = 499
 _OVERLOADED: Final = 503
 
-_REASONS: Final = ("deadline", "output", "stalled", "disconnect", "refused")
+_REASONS: Final = ("deadline", "output", "stalled", "disconnect", "refused", "head")
 """Why the server ends a process."""
 _EVENTS: Final = {
     "snapshot": {"restarted": "template_restart", "direct": "template_miss"},
@@ -150,8 +150,11 @@ class Meter:
             self._kills["output"] += 1
         elif job.cancelled and exchange.stalled:
             self._kills["stalled"] += 1
+        elif job.cancelled and exchange.status == _GONE:
+            self._kills["disconnect"] += 1
         elif job.cancelled:
-            self._kills["disconnect" if exchange.status == _GONE else "refused"] += 1
+            ended = exchange.head_only and exchange.head_sent
+            self._kills["head" if ended else "refused"] += 1
 
     # ---- for those who ask
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from . import values
-from .values import choice, duration, limit, number, positive, size
+from .values import choice, duration, endless, limit, number, positive, size
 
 Kind = Literal["text", "number", "duration", "size", "flag", "list"]
 """What TOML value it takes: a duration is a number of seconds or text, a list is an array of
@@ -259,6 +259,11 @@ def _make() -> list[Option]:
         "60s)", limit(positive(duration)), "duration", "TIME")  # fmt: skip
     add("send-timeout", "how long a client may take nothing of its answer, before it is cut off "
         "(default: 60s)", limit(positive(duration)), "duration", "TIME")  # fmt: skip
+    add("tcp-keepalive", "how long a client may be silent before its system is asked whether it is "
+        "still there (default: 30s)", limit(positive(duration)), "duration", "TIME")  # fmt: skip
+    add("tcp-user-timeout", "how long a client's system may acknowledge nothing, before the client "
+        "is given up (default: 10s more than --send-timeout)", endless(positive(duration)),
+        "duration", "TIME")  # fmt: skip
     add("max-head", "bytes of a request line and header fields, at least 4k and in steps of that; "
         "more get 431 (default: 64k)", values.head_size, "size", "SIZE")  # fmt: skip
     add("graceful-timeout", "how long, after a signal, requests may take to finish (default: "

@@ -13,7 +13,9 @@ A client that shuts its sending side is still answered; one that closes is gone 
 is killed. Both look the same (an EOF, or nothing while its last bytes do not fit into our receive
 buffer) until something is sent, so something is: a byte of the answer's head, or of the next
 chunk's size, ahead of the rest. A peer that is still there takes it as what it is; one that is
-not answers with a reset.
+not answers with a reset. Within a body that is not in chunks nothing can be sent ahead: there an
+EOF is taken for the client's going, unless more of the answer goes out to it. One that is gone
+without a word is the kernel's to find (``listen.py``).
 """
 
 from __future__ import annotations
@@ -111,6 +113,7 @@ class Connection(asyncio.Protocol):
         "_quiet",
         "_routing",
         "_rush",
+        "_sent_before",
         "_shut",
         "_special",
         "_target",
@@ -170,6 +173,9 @@ class Connection(asyncio.Protocol):
         """That last byte has been read."""
         self._probed = 0
         """Bytes sent of the next head, or of leading zeros."""
+        self._sent_before = -1
+        """Bytes of the answer's body at the last look at a client that has shut its side within
+        it, where nothing can be sent ahead; -1: it is no such client."""
         self.write_paused = False
         """The client does not read."""
         self._upgraded: Upgraded | None = None
@@ -226,6 +232,8 @@ class Connection(asyncio.Protocol):
             self.ending = True
         self._time_body()
         self.probe()
+        if current is not None and current.head_sent and not current.chunked and current.owes:
+            self._sent_before = current.sent
         self.service.watch.hangup(self._fd, self, shut=False)
         return True
 
@@ -434,6 +442,7 @@ class Connection(asyncio.Protocol):
         """The current exchange has been answered, or is past answering."""
         self._current = self._upgraded = None
         self._probed = 0
+        self._sent_before = -1
         if self._full is not None:
             self.resume_body(exchange)
         if self.ending or not exchange.keep or not exchange.complete:
@@ -491,9 +500,14 @@ class Connection(asyncio.Protocol):
             if byte := _STATUS_START[self._probed : self._probed + 1]:
                 self._probed += 1
                 self.transport.write(byte)
-        elif self._probed < _ZEROS and current.chunked:
-            self._probed += 1
-            self.transport.write(b"0")
+        elif current.chunked:
+            if self._probed < _ZEROS:
+                self._probed += 1
+                self.transport.write(b"0")
+        elif self._sent_before == current.sent:
+            self.peer_gone()
+        elif self._sent_before >= 0:
+            self._sent_before = current.sent
 
     # ---- from the service
 

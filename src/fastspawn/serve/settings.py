@@ -24,7 +24,7 @@ _PLACES: Final = ("fd", "uds", "host", "port")
 _FIXED: Final = (
     *("host", "port", "uds", "uds_mode", "fd", "backlog"),
     *("workers", "loop", "spawners", "max_inflight_total", "metrics_path"),
-    *("request_id",),
+    *("request_id", "tcp_keepalive", "tcp_user_timeout"),
     *tls.FIELDS,
     *("user", "group", "subreaper"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import resource
@@ -46,6 +47,10 @@ def positive(convert: Callable[[str], T]) -> Callable[[str], T]:
 
 def limit(convert: Callable[[str], T]) -> Callable[[str], T | None]:
     return lambda text: None if text == "none" else convert(text)
+
+
+def endless(convert: Callable[[str], float]) -> Callable[[str], float]:
+    return lambda text: math.inf if text == "none" else convert(text)
 
 
 def choice(*words: str) -> Callable[[str], str]:

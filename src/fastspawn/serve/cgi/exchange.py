@@ -115,6 +115,12 @@ class CgiExchange(GatheringExchange):
     def chunked(self) -> bool:
         return self._chunks
 
+    @property
+    def owes(self) -> bool:
+        # A script may do more when its answer is complete, and the client leave.
+        head = self._reader.head
+        return not head.bodyless and (head.length is None or self.sent < head.length)
+
     def _stream(self, connection: Connection, data: bytes) -> None:
         try:
             body = self._reader.feed(data)
@@ -126,6 +132,9 @@ class CgiExchange(GatheringExchange):
             return
         if not self.head_sent:
             self._start_stream(connection, body)
+            # What an NPH script has written may be no more than the beginning of its head.
+            if self.head_only and not self._reader.head.nph:
+                self._suffice(connection)
         elif body:
             self._send(connection, body)
 
@@ -135,7 +144,7 @@ class CgiExchange(GatheringExchange):
         self.status = head.status
         self.head_sent = True
         self.sent += len(data)
-        if connection.ending:
+        if connection.ending or (self.head_only and not self.complete):
             self.keep = False
         if head.nph:
             self.keep = False
