@@ -195,7 +195,7 @@ class Template(TemplateCore):
         if not failures:
             return ready == self.stats["processes"]
         if error is not None:
-            raise error
+            raise OSError(error.errno, error.strerror, self.command.executable)
         raise TemplateError(f"{self.command.executable}: {_reason(why, status)}")
 
     @property
