@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,22 @@ def poll(condition: Callable[[], object], what: str, bound: float = BOUND) -> No
     while not condition():
         assert time.monotonic() < end, f"not within {bound} s: {what}"
         time.sleep(0.005)
+
+
+def routes_file(path: Path, **routes: str) -> str:
+    """A file for --config with the routes /NAME, each the rest of its table."""
+    tables = (f"[[route]]\npath = '/{name}'\n{table}\n" for name, table in routes.items())
+    path.write_text("".join(tables))
+    return str(path)
+
+
+def longer_times(first: float = 0.3) -> Iterator[str]:
+    """Durations, each longer, for a deadline that is to come after something that a process has to
+    do first: start a server with each until it comes in time. The last one has to be enough."""
+    seconds = first
+    while seconds < BOUND:
+        yield f"{seconds}s"
+        seconds *= 3
 
 
 def settled(read: Callable[[], int]) -> int:

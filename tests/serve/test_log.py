@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from serve.conftest import Serve
-from serve.harness import BOUND, Client, Server, poll
+from serve.harness import BOUND, Client, Server, poll, routes_file
 
 MADE = re.compile(r"[0-9a-f]{32}")
 COMBINED = re.compile(
@@ -58,11 +58,15 @@ def test_combined(serve: Serve, strategy: str) -> None:
         assert found["maxrss"] == "-"
 
 
-def test_json(serve: Serve, strategy: str) -> None:
+def test_json(serve: Serve, strategy: str, tmp_path: Path) -> None:
+    config = routes_file(
+        tmp_path / "serve.toml",
+        cat="command = 'cat'",
+        die="command = ['sh', '-c', 'kill -KILL $$']",
+        slow="command = 'sleep 60'\nexec-timeout = '200ms'",
+    )
     server = serve(
-        *("--log-format", "json", "--request-id", "--exec-timeout", "200ms", "--max-body", "9"),
-        *("--route", "/cat=cat", "--route", "/die=sh -c 'kill -KILL $$'"),
-        *("--route", "/slow=sleep 60"),
+        *("--log-format", "json", "--request-id", "--max-body", "9", "--config", config),
         command=("sh", "-c", "exit 3"),
     )
     with server.connect() as client:

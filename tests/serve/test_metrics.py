@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from serve.conftest import Serve
-from serve.harness import Server, children, poll
+from serve.harness import Server, children, poll, routes_file
 
 Script = Callable[..., tuple[str, ...]]
 
@@ -83,14 +83,19 @@ def test_requests_and_processes(serve: Serve, strategy: str) -> None:
 
 def test_kills_and_rejections(serve: Serve, script: Script, tmp_path: Path) -> None:
     held = tmp_path / "held"
+    config = routes_file(
+        tmp_path / "serve.toml",
+        late="command = 'sleep 60'\nexec-timeout = '200ms'",
+        hold="command = 'sleep 60'",
+        much="command = ['echo', '0123456789ab']",
+    )
     server = serve(
         *PATH,
-        *("--exec-timeout", "200ms", "--max-output", "10", "--max-inflight", "1", "--queue", "0"),
-        *("--route", "/hold=sh -c 'exec sleep 60'", "--route", "/much=sh -c 'echo 0123456789ab'"),
+        *("--config", config, "--max-output", "10", "--max-inflight", "1", "--queue", "0"),
         *("--max-body", "3"),
         command=script(HOLD, held),
     )
-    assert server.get("/hold").status == 504
+    assert server.get("/late").status == 504
     assert server.get("/much").status == 500
     with server.connect() as client:
         client.get()
@@ -109,7 +114,7 @@ def test_kills_and_rejections(serve: Serve, script: Script, tmp_path: Path) -> N
         assert client.read().status == 413
     poll(lambda: Figures(server)("requests_in_flight", route="/hold") == 0, "the process's end")
     figures = Figures(server)
-    assert figures("kills_total", route="/hold", reason="deadline") == 1
+    assert figures("kills_total", route="/late", reason="deadline") == 1
     assert figures("kills_total", route="/much", reason="output") == 1
     assert figures("kills_total", route="/hold", reason="refused") == 1
     assert figures.all("kills_total") >= 3
