@@ -31,6 +31,7 @@ _START: Final = 1024
 
 _NAME: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+)[ \t]*:[ \t]*")
 _VALUE: Final = re.compile(rb"[\t -~\x80-\xff]*")
+_FIELD: Final = re.compile(_NAME.pattern + b"(" + _VALUE.pattern + b")")
 _STATUS: Final = re.compile(rb"([2-5]\d\d)(?: ([\t -~\x80-\xff]*))?", re.DOTALL)
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: [\t -~\x80-\xff]*)?", re.DOTALL)
 _LENGTH: Final = re.compile(rb"\d{1,18}")
@@ -149,20 +150,26 @@ class HeadParser:
         if not line:
             self.head = _head_of(self._fields, self.dropped)
             return True
-        fields = self._fields
-        if line[0] in b" \t" and self._joins:
-            name, lower, before = fields[-1]
-            fields[-1] = name, lower, (before + b" " + _value(line, 0)).strip(b" ")
-            return False
-        found = _NAME.match(line)
-        self._joins = found is not None
+        found = _FIELD.fullmatch(line)
         if found is not None:
-            fields.append((found[1], found[1].lower(), _value(line, found.end())))
+            name, value = found.groups()
+            self._fields.append((name, name.lower(), value.rstrip(b" \t")))
+            self._joins = True
+        else:
+            self._odd_line(line)
+        return False
+
+    def _odd_line(self, line: bytes) -> None:
+        if line[0] in b" \t" and self._joins:
+            name, lower, before = self._fields[-1]
+            self._fields[-1] = name, lower, (before + b" " + _folded(line)).strip(b" ")
+        elif _NAME.match(line):
+            raise _control(line)
         elif line.startswith(b"HTTP/"):
-            fields.append((b"Status", b"status", self._status(line)))
+            self._fields.append((b"Status", b"status", self._status(line)))
         else:
             self.dropped.add("not a header field", line)
-        return False
+            self._joins = False
 
     def _status(self, line: bytes) -> bytes:
         """Of a script that begins as an NPH script has to: no other status may be made of it."""
@@ -304,12 +311,15 @@ class Reader:
         return (self._start + more)[:_START]
 
 
-def _value(line: bytes, start: int) -> bytes:
-    """What a field's line has from there on."""
-    found = _VALUE.fullmatch(line, start)
-    if found is None:
-        raise BadOutput(f"a control character in a header field: {_shown(line)}")
-    return found[0].strip(b" \t")
+def _folded(line: bytes) -> bytes:
+    """What a line adds to the field before it."""
+    if _VALUE.fullmatch(line) is None:
+        raise _control(line)
+    return line.strip(b" \t")
+
+
+def _control(line: bytes) -> BadOutput:
+    return BadOutput(f"a control character in a header field: {_shown(line)}")
 
 
 def _head_of(given: list[tuple[bytes, bytes, bytes]], odd: Dropped) -> Head:
