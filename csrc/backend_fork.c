@@ -23,13 +23,24 @@ struct page {
     int told;
 };
 
+#ifndef CLONE_PIDFD
+#define CLONE_PIDFD 0x00001000
+#endif
+
 static int suspends; /* 1: we are suspended, -1: we are not; 0: not known yet */
 
-static long start(int (*child)(void *), void *arg) {
+static long start(int (*child)(void *), void *arg, int *pidfd) {
     unsigned long flags = CLONE_VFORK | SIGCHLD;
-    long pid = raw(clone, flags, 0, 0, 0, 0);
+    long pid = raw(clone, flags | (pidfd ? CLONE_PIDFD : 0), 0, pidfd, 0, 0);
     if (pid == 0) _exit(child(arg));
     return pid;
+}
+
+/* With a descriptor that is this child's for sure; where there is none (emulators refuse to make
+ * it, too many are open), without. */
+static long start_named(int (*child)(void *), void *arg, int *pidfd) {
+    long pid = start(child, arg, pidfd);
+    return pid >= 0 || pid == -EAGAIN || pid == -ENOMEM ? pid : start(child, arg, NULL);
 }
 
 static int slow_child(void *arg) {
@@ -45,7 +56,7 @@ static int learn(volatile struct page *page) {
     if (__atomic_load_n(&suspends, __ATOMIC_RELAXED)) return 0;
     struct fsp_status status;
     struct fsp_child child = {-1, -1};
-    long pid = start(slow_child, (void *)page);
+    long pid = start(slow_child, (void *)page, NULL);
     if (pid < 0) return (int)pid;
     int told = page->told;
     child.pid = (pid_t)pid;
@@ -86,12 +97,13 @@ static void wait_for_exec(int fd[2]) {
     sys_close(fd[0]);
 }
 
-static long start_and_wait(struct fsp_launch *l) {
-    if (__atomic_load_n(&suspends, __ATOMIC_RELAXED) > 0) return start(fsp_child_main, l);
+static long start_and_wait(struct fsp_launch *l, int *pidfd) {
+    if (__atomic_load_n(&suspends, __ATOMIC_RELAXED) > 0)
+        return start_named(fsp_child_main, l, pidfd);
     int fd[2], r = open_tell(l, fd);
     if (r < 0) return r;
     l->tell = fd[1];
-    long pid = start(fsp_child_main, l);
+    long pid = start_named(fsp_child_main, l, pidfd);
     l->tell = 0;
     wait_for_exec(fd);
     return pid;
@@ -103,13 +115,14 @@ static int launch(struct fsp_launch *l) {
     if (page == NULL) return -ENOMEM;
     l->reset_handlers = true;
     l->error = &page->error;
+    int pidfd = -1;
     long pid = learn(page);
-    if (pid == 0) pid = start_and_wait(l);
+    if (pid == 0) pid = start_and_wait(l, &pidfd);
     l->error = mine;
     *mine = page->error;
     munmap((void *)page, sizeof *page);
     if (pid < 0) return (int)pid;
-    int pidfd = sys_pidfd_open((pid_t)pid);
+    if (pidfd < 0) pidfd = sys_pidfd_open((pid_t)pid); /* before Linux 5.2 */
     l->child = (struct fsp_child){(pid_t)pid, pidfd < 0 ? -1 : pidfd};
     return 0;
 }

@@ -45,6 +45,10 @@ cdef extern from *:
     char **FSP_ENVIRON
 
 
+cdef extern from "<limits.h>":
+    size_t NGROUPS_MAX
+
+
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
         int fd
@@ -286,6 +290,8 @@ cdef class Plan:
     ):
         cdef size_t i, ngroups = 0 if groups is None else len(groups)
         cdef size_t nkeep = len(keep), nrlimits = len(rlimits)
+        if ngroups > NGROUPS_MAX:
+            raise ValueError("too many extra_groups")
         cdef size_t size = nrlimits * sizeof(fsp_rlimit) + (ngroups + nkeep) * sizeof(int)
         cdef fsp_rlimit *c_rlimits = <fsp_rlimit *>PyMem_Malloc(size + 1)
         cdef uint32_t *c_groups

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from time import monotonic
 
-from fastspawn._core import Child, Plan, ReturnCode, adopt, spawn, tells_stages
+from fastspawn._core import Child, Plan, ReturnCode, adopt, backends, spawn, tells_stages
 
 TYPE_CHECKING = False  # typing's import would take as long as all of subprocess
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ def _understood() -> bool:
     taken = list(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
     return taken in (_ARGUMENTS, [*_ARGUMENTS, "process_group"])  # the last one since Python 3.11
 
+
+_HAS_FORK = "fork" in backends()
+"""Whether the core can start a child as another user."""
 
 SHELL = "/system/bin/sh" if hasattr(sys, "getandroidapilevel") else "/bin/sh"
 
@@ -66,8 +69,9 @@ class Popen(subprocess.Popen["AnyStr"]):
     child that is gone. Where someone else has reaped the child (SIGCHLD is ignored, a thread is in
     waitpid(-1)), returncode is the true one since Linux 6.15, and before that subprocess's 0.
 
-    preexec_fn, user, group and extra_groups are left to the standard library's own code, as is
-    everything when subprocess._USE_VFORK is false.
+    With user, group or extra_groups this process is copied, as there is no other way to change who
+    the child is. preexec_fn is left to the standard library's own code, as is everything when
+    subprocess._USE_VFORK is false.
     """
 
     _core_child: Child | None = None
@@ -108,10 +112,10 @@ class Popen(subprocess.Popen["AnyStr"]):
             if not isinstance(pass_fds, Sequence):
                 pass_fds = list(pass_fds)
             plan, argv = None, None
-            easy = preexec_fn is None and gid is None and gids is None and uid is None
             ints = (restore_signals, umask, start_new_session, *process_group)
             if (
-                easy
+                preexec_fn is None
+                and (_HAS_FORK or gid is gids is uid is None)
                 and min(p2cread, c2pwrite, errwrite) >= -1
                 and _are_ints(ints)
                 and getattr(subprocess, "_USE_VFORK", True)
@@ -131,6 +135,9 @@ class Popen(subprocess.Popen["AnyStr"]):
                         start_new_session=bool(start_new_session),
                         process_group=group,
                         umask=umask,
+                        user=uid,
+                        group=gid,
+                        extra_groups=gids,
                     )
             child = None
             if plan is not None:

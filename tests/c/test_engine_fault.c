@@ -217,7 +217,7 @@ static void refused_calls(void) {
 /* No pidfd at all, or none that can be watched: children are looked after by the clock. */
 static void work_without_pidfds(void *unused) {
     (void)unused;
-    fsp_backend_select("fork");
+    fsp_backend_select("vfork");
     faults_arm("pidfd_open", ENOSYS, 0, FAULTS_ALL);
     struct fsp_engine *e = listen_engine(1);
     struct fsp_job_options options = streaming();

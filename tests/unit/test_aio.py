@@ -731,10 +731,9 @@ async def test_order_of_the_ends(way: Way, fifo: Path) -> None:
     assert ("lost", None) not in protocol.events
     fifo.write_text("late")
     await protocol.lost
-    ends = [event for event in protocol.events if event[0] != "data"]
-    assert ends[:2] == [("made",), ("exited",)]
-    assert {*ends[2:-1]} == {("pipe", 0, None), ("pipe", 1, None)}
-    assert ends[-1] == ("lost", None)
+    # Nobody holds stdin, whose end comes with the exit, before or after.
+    others = [event for event in protocol.events if event[0] != "data" and event[1:2] != (0,)]
+    assert others == [("made",), ("exited",), ("pipe", 1, None), ("lost", None)]
     transport.close()
 
 

@@ -152,6 +152,13 @@ WRONG: dict[str, tuple[Any, dict[str, Any]]] = {
     "an unknown user": (TRUE, {"user": "no-such-user"}),
     "a user that is a list": (TRUE, {"user": []}),
     "a negative group": (TRUE, {"group": -1}),
+    "a user that is too large": (TRUE, {"user": 1 << 40}),
+    "a group that is too large": (TRUE, {"group": 1 << 40}),
+    "groups that are too large": (TRUE, {"extra_groups": [1 << 40]}),
+    "too many groups": (TRUE, {"extra_groups": [*range(70_000)]}),
+    "negative groups": (TRUE, {"extra_groups": [-1]}),
+    "a user, and no such program": (["no-such-program"], {"user": os.getuid()}),
+    "a user, and no such cwd": (TRUE, {"user": os.getuid(), "cwd": "/no/such/directory"}),
     "groups are a text": (TRUE, {"extra_groups": "x"}),
     "umask is a text": (TRUE, {"umask": "x"}),
     "umask is a float": (TRUE, {"umask": 1.5}),
@@ -295,6 +302,19 @@ RIGHT: dict[str, tuple[Any, dict[str, Any]]] = {
     "a new session": (sh("ps -o sid= -p $$ | grep -cw $$"), {"start_new_session": True}),
     "a umask": (sh("umask"), {"umask": 0o27, "capture_output": True}),
     "groups": (["id", "-G"], {"extra_groups": [], "capture_output": True}),
+    "a user": (["id", "-u"], {"user": os.getuid(), "capture_output": True}),
+    "a group": (["id", "-g"], {"group": os.getgid(), "capture_output": True}),
+    # Refused alike where the tests are nobody special.
+    "someone else": (
+        ["cat", "/proc/self/status"],
+        {"user": 65534, "group": 65534, "extra_groups": [1, 2], "stdout": subprocess.DEVNULL},
+    ),
+    "someone else, by name": (["id"], {"user": "nobody", "umask": 0o27, "stdout": -1}),
+    "someone else, in a session": (
+        ["id"],
+        {"user": 65534, "start_new_session": True, "stdout": -1},
+    ),
+    "someone else, and a shell": ("id; umask", {"user": 65534, "shell": True, "stdout": -1}),
     "preexec_fn": (["pwd"], {"preexec_fn": lambda: os.chdir("/usr"), "stdout": -1}),
     "a pipe's size": (["echo", "x"], {"pipesize": 8192, "stdout": subprocess.PIPE}),
     "no bufsize": (["echo", "x"], {"bufsize": 0, "stdout": subprocess.PIPE}),
@@ -306,6 +326,36 @@ RIGHT: dict[str, tuple[Any, dict[str, Any]]] = {
 )
 def test_right(args: Any, options: dict[str, Any]) -> None:
     check_same(through_run(args, **options))
+
+
+IDENTITY = [
+    "sh",
+    "-c",
+    "exec grep -E '^(Uid|Gid|Groups|Cap|NoNewPrivs|Seccomp:)' /proc/self/status",
+]
+
+
+@pytest.mark.skipif(not LINUX, reason="there is no /proc")
+def test_who_the_child_is() -> None:
+    """In this process, which may do as it likes or not, and in one that is nobody."""
+    for options in (
+        {"user": 65534},
+        {"group": 65534},
+        {"extra_groups": [7, 9]},
+        {"user": 65534, "group": 65534, "extra_groups": []},
+    ):
+        check_same(through_run(IDENTITY, capture_output=True, **options))
+    results = [run_script("credentials.py", module) for module in ("subprocess", "fastspawn")]
+    assert results[0] == results[1]
+    assert results[0].count("\n") >= 6
+
+
+@pytest.mark.skipif(not LINUX, reason="the standard library does it elsewhere")
+def test_a_user_is_the_cores_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an error pipe, which someone would have to read."""
+    monkeypatch.setattr(subprocess.Popen, "_execute_child", None)
+    with fastspawn.Popen(TRUE, user=os.getuid(), group=os.getgid()) as process:
+        assert process.wait(60) == 0
 
 
 def test_read_once() -> None:
@@ -510,6 +560,7 @@ def test_a_status_that_nobody_took(end: str, code: int) -> None:
         assert fastspawn.call(sh(end)) == code
         assert fastspawn.run(sh(end), capture_output=True).returncode == code
         assert fastspawn.run(sh(end), timeout=60).returncode == code
+        assert fastspawn.run(sh(end), user=os.getuid()).returncode == code
 
 
 @pytest.mark.skipif(not remembers_at_once(), reason="the kernel does not remember")

@@ -16,11 +16,12 @@ from typing import Any
 import anyio
 import pytest
 import uvloop
+from blockbuster import blockbuster_ctx
 
 import fastspawn
 from conftest import Run
 from fastspawn.aio.transport import SubprocessTransport
-from support import sh
+from support import LINUX, sh
 
 STDLIB_POPEN = subprocess.Popen
 
@@ -195,6 +196,59 @@ def test_anyio(installed: None, use_uvloop: bool) -> None:
         assert scope.cancelled_caught
 
     anyio.run(main, backend_options={"use_uvloop": use_uvloop})
+
+
+# What Popen has a slower way for, or had.
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"user": os.getuid()},
+    {"group": os.getgid()},
+    {"user": os.getuid(), "group": os.getgid(), "umask": 0o22},
+    {"extra_groups": os.getgroups()},
+    {"umask": 0o22},
+    {"pass_fds": (1,)},
+    {"start_new_session": True},
+]
+
+
+@pytest.fixture
+def blocking_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Those made on a thread whose event loop runs; blockbuster allows them to asyncio."""
+    found = []
+    read = os.read
+
+    def watched(fd: int, size: int) -> bytes:
+        if asyncio._get_running_loop() is not None and os.get_blocking(fd):
+            found.append(fd)
+        return read(fd, size)
+
+    monkeypatch.setattr(os, "read", watched)
+    return found
+
+
+@pytest.mark.skipif(not LINUX, reason="the standard library does it elsewhere")
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options) or "none")
+@pytest.mark.parametrize("use_uvloop", [False, True])
+def test_nothing_blocks_the_loop(
+    installed: None, blocking_reads: list[int], use_uvloop: bool, options: dict[str, Any]
+) -> None:
+    """Neither anyio's run_process nor open_process, which wants to know it of its own tests."""
+
+    async def main() -> None:
+        done = await anyio.run_process(["cat"], input=b"x", **options)
+        assert done.stdout == b"x"
+        async with await anyio.open_process(["cat"], **options) as process:
+            assert process.stdin is not None
+            await process.stdin.aclose()
+            assert await process.wait() == 0
+        with pytest.raises(FileNotFoundError):
+            await anyio.run_process(["no-such-program"], **options)
+
+    if "extra_groups" in options and os.getuid() != 0:
+        pytest.skip("only root may have other groups")
+    with blockbuster_ctx():
+        anyio.run(main, backend_options={"use_uvloop": use_uvloop})
+    assert blocking_reads == []
 
 
 # ---- python -m fastspawn ----------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 The same signatures, results and exceptions as in asyncio.subprocess, on asyncio and on uvloop,
 without child watchers, SIGCHLD or threads. Every argument of subprocess.Popen is accepted on both.
+Only for preexec_fn does the loop wait until the program executes, as asyncio's does.
 ``run`` is the short form: a whole command in one call, started and collected by an engine's
 threads.
 """
