@@ -9,6 +9,8 @@ import pwd
 import re
 import shutil
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -19,7 +21,7 @@ import pytest
 
 import fastspawn
 from fastspawn.serve import identity
-from serve.harness import Server, children, poll
+from serve.harness import Client, Server, children, poll
 from serve.test_cli import assert_refused, run
 
 Serve = Callable[..., Server]
@@ -94,6 +96,37 @@ if os.geteuid() == 0:
         command = ("sh", "-c", "id -u; id -G")
         server = start("--group", "54321", "--workers", workers, command=command)
         assert server.get().body == b"0\n54321\n"
+
+    @pytest.mark.parametrize(
+        ("options", "who"),
+        [
+            (("--user", "12345", "--group", "54321"), (12345, 54321)),
+            (("--group", "54321"), (0, 54321)),
+            ((), (0, 0)),
+        ],
+    )
+    def test_socket_is_the_users(
+        start: Serve, options: tuple[str, ...], who: tuple[int, int]
+    ) -> None:
+        """With permissions that let nobody else in."""
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as there:
+            os.chmod(there, 0o755)
+            path = Path(there) / "socket"
+            start(*options, where=("--uds", str(path), "--uds-mode", "660"))
+            found = path.lstat()
+            assert (found.st_uid, found.st_gid) == who
+            assert stat.S_IMODE(found.st_mode) == 0o660
+            with socket.socket(socket.AF_UNIX) as sock:
+                os.setegid(who[1])
+                os.seteuid(who[0])
+                try:
+                    sock.connect(str(path))
+                finally:
+                    os.seteuid(0)
+                    os.setegid(0)
+                with Client(sock) as client:
+                    client.get()
+                    assert client.read().body == b"hi\n"
 
     LINUX_ONLY = ("snapshot", "auto") if sys.platform == "linux" else ()
     CLOSED = ("direct", "warm", "pool", "subprocess", *LINUX_ONLY)

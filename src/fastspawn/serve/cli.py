@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeVar
@@ -89,6 +90,13 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] = os.environ) -> Confi
         raise UsageError(str(error)) from error
 
 
+def _listen(config: Config) -> list[socket.socket]:
+    try:
+        return listen.listen(config, identity.owner(config))
+    except identity.IdentityError as error:
+        raise UsageError(str(error)) from error
+
+
 def _drop_rights(config: Config) -> None:
     try:
         identity.drop(config)
@@ -112,7 +120,7 @@ def _run(argv: Sequence[str]) -> int:
     check(config)
     fds = systemd.listen_fds()
     notifier = systemd.Notifier()
-    socks = [listen.adopt(fd, config.backlog) for fd in fds] or listen.listen(config)
+    socks = [listen.adopt(fd, config.backlog) for fd in fds] or _listen(config)
     scheme = "http" if config.ssl_certfile is None else "https"
     where = ", ".join(listen.name(sock, scheme) for sock in socks)
     if config.workers > 1 and config.fd is None and not fds:

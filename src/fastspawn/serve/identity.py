@@ -28,9 +28,7 @@ def drop(config: Config) -> None:
     if config.user is None and config.group is None:
         return
     _load_modules()
-    entry = None if config.user is None else _entry(config.user)
-    uid = None if config.user is None else (int(config.user) if entry is None else entry.pw_uid)
-    gid = _gid(config, entry)
+    entry, uid, gid = _wanted(config)
     try:
         if (uid, gid) != (os.getuid(), os.getgid()) or os.geteuid() == 0:
             # The user last: after that there is no right left to do the others.
@@ -76,6 +74,21 @@ def check_files(config: Config) -> None:
     for path in (os.__file__, __file__):
         if not os.access(path, os.R_OK):
             raise IdentityError(f"--workers: {who} cannot read {path}")
+
+
+def owner(config: Config) -> tuple[int, int] | None:
+    """The user (-1: this one) and the group of a file that is made for the server to come; None: it
+    stays who it is. Raises IdentityError."""
+    if config.user is None and config.group is None:
+        return None
+    _, uid, gid = _wanted(config)
+    return -1 if uid is None else uid, gid
+
+
+def _wanted(config: Config) -> tuple[pwd.struct_passwd | None, int | None, int]:
+    entry = None if config.user is None else _entry(config.user)
+    uid = None if config.user is None else (int(config.user) if entry is None else entry.pw_uid)
+    return entry, uid, _gid(config, entry)
 
 
 def _entry(user: str) -> pwd.struct_passwd | None:

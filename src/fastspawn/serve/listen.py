@@ -28,12 +28,13 @@ class ListenError(Exception):
     """Why there is nothing to listen on, in one line."""
 
 
-def listen(config: Config) -> list[socket.socket]:
-    """The sockets that ``config`` asks for, listening. Raises ListenError."""
+def listen(config: Config, owner: tuple[int, int] | None = None) -> list[socket.socket]:
+    """The sockets that ``config`` asks for, listening. ``owner``: the user and the group of a
+    socket's file, as chown(2) has them. Raises ListenError."""
     if config.fd is not None:
         return [adopt(config.fd, config.backlog)]
     if config.uds is not None:
-        return [_listen_unix(config.uds, config.backlog, config.uds_mode)]
+        return [_listen_unix(config.uds, config.backlog, config.uds_mode, owner)]
     return _listen_tcp(config.host, config.port, config.backlog)
 
 
@@ -169,16 +170,25 @@ def _bind_tcp(family: int, address: object, *, reuse_port: bool = False) -> sock
     return sock
 
 
-def _listen_unix(path: str, backlog: int, mode: int | None) -> socket.socket:
+def _listen_unix(
+    path: str, backlog: int, mode: int | None, owner: tuple[int, int] | None
+) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    bound = False
     try:
         _remove_stale(path)
         sock.bind(path)
+        bound = True
+        # Nobody can connect before it listens.
+        if owner is not None:
+            os.chown(path, *owner, follow_symlinks=False)
         if mode is not None:
-            os.chmod(path, mode)  # nobody can connect before it listens
+            os.chmod(path, mode)
         sock.listen(backlog)
         sock.setblocking(False)
     except OSError as error:
+        if bound:
+            unlink(path)
         sock.close()
         raise ListenError(f"cannot listen on {path}: {_why(error)}") from error
     return sock
