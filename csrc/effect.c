@@ -9,7 +9,7 @@
  *
  * Clocks are no system calls: the vDSO is made inaccessible and rdtsc trapped, and the fault is
  * where the process stops.  So is any other fault: the fork runs into it again, on its own.
- * Random numbers of the processor itself (RDRAND, RDSEED) cannot be trapped.
+ * Random numbers of the processor itself (rdrand.c) and of AT_RANDOM (fresh.c) end in faults, too.
  *
  * Descriptors that were opened on the way are files, read-only; each fork opens its own anew,
  * since what is shared by forks is the offset.
@@ -140,14 +140,41 @@ static bool look_at_with(struct call *c, long dir, const char *path, long flags)
 #define MAP_DROPPABLE 8
 #endif
 
+static char *page_after(long end) {
+    return (char *)((end + PAGE - 1) & -PAGE);
+}
+
+/* What is there now.  False: it is code that cannot be watched; it is not run yet. */
+static bool note_memory(long start, long size, long prot) {
+    char *end = page_after(start + size);
+    rdrand_forget((char *)start, end);
+    return !(prot & PROT_EXEC) || rdrand_hide((char *)start, end, (int)prot);
+}
+
 /* Memory of its own, or of a file that it may read; not memory that forks would share.  What may
  * be dropped at any time is zeros in a fork, as it may be here. */
 static bool map_memory(struct call *c) {
     long prot = c->arg[2], flags = c->arg[3];
     bool mine = flags & MAP_PRIVATE || !(prot & PROT_WRITE);
-    if (flags & MAP_ANONYMOUS)
-        return pass_if(c, flags & MAP_PRIVATE || (flags & MAP_TYPE) == MAP_DROPPABLE);
-    return pass_if(c, mine && is_opened((int)c->arg[4]));
+    bool pure = flags & MAP_ANONYMOUS ? flags & MAP_PRIVATE || (flags & MAP_TYPE) == MAP_DROPPABLE
+                                      : mine && is_opened((int)c->arg[4]);
+    if (!pass_if(c, pure)) return false;
+    bool made = c->result >= 0 || c->result < -4095;
+    if (made && !note_memory(c->result, c->arg[1], prot)) preload_refuse(FSP_REFUSED_DRAWN);
+    return true;
+}
+
+static bool protect_memory(struct call *c) {
+    pass(c);
+    if (c->result == 0 && !note_memory(c->arg[0], c->arg[1], c->arg[2]))
+        preload_refuse(FSP_REFUSED_DRAWN);
+    return true;
+}
+
+static bool unmap_memory(struct call *c) {
+    pass(c);
+    if (c->result == 0) rdrand_forget((char *)c->arg[0], page_after(c->arg[0] + c->arg[1]));
+    return true;
 }
 
 #ifndef MADV_POPULATE_READ /* Linux 5.14 */
@@ -251,14 +278,16 @@ static bool is_pure(struct call *c) {
     switch (c->nr) {
     /* Its own memory. */
     case SYS_brk:
-    case SYS_munmap:
-    case SYS_mprotect:
     case SYS_mremap:
         return pass(c);
     case SYS_madvise:
         return advise(c);
     case SYS_mmap:
         return map_memory(c);
+    case SYS_mprotect:
+        return protect_memory(c);
+    case SYS_munmap:
+        return unmap_memory(c);
 
     /* Files that it opens to read. */
     case SYS_open:
@@ -438,6 +467,7 @@ static void unwatch(void) {
     for (size_t i = 0; i < NWATCHED; i++)
         raw(rt_sigaction, watched_signals[i], &watch.own[i], NULL, sizeof watch.own[i].mask);
     raw(prctl, PR_SET_TSC, PR_TSC_ENABLE, 0, 0, 0);
+    fresh_show();
     if (watch.vdso) raw(mprotect, watch.vdso, watch.vdso_size, PROT_READ | PROT_EXEC);
 }
 
@@ -447,8 +477,10 @@ static void stop(int before, ucontext_t *context) {
     if (!maps_for_each_writable(find_owners))
         preload_refuse(watch.why ? watch.why : FSP_REFUSED_PROC);
     unwatch();
+    rdrand_show(context);
     merge_locale();
     release(preload_serve(before, watch.calls));
+    fresh_renew_random();
     atfork_child();
     errno = error;
     *(uint64_t *)&context->uc_sigmask |= watch.blocked;
@@ -473,6 +505,7 @@ static void on_call(int sig, siginfo_t *info, void *context) {
 }
 
 static void on_fault(int sig, siginfo_t *info, void *context) {
+    if (rdrand_is_passed(sig, info, context)) return;
     bool random = watch.random && info->si_addr == watch.random;
     stop(random ? SYS_getrandom : -sig, context);
 }
@@ -519,6 +552,7 @@ enum fsp_refusal effect_watch(void) {
     if (maps_find_vdso(&watch.vdso, &watch.vdso_size) &&
         raw(mprotect, watch.vdso, watch.vdso_size, PROT_NONE) < 0)
         return FSP_REFUSED_VDSO;
+    if (!rdrand_hide_mapped()) return FSP_REFUSED_DRAWN;
     if (install_handlers() < 0) return FSP_REFUSED_DISPATCH;
     if (raw(prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0) < 0) return FSP_REFUSED_TSC;
     watch.selector = DISPATCH_BLOCK;

@@ -52,6 +52,9 @@ typedef int main_fn(int, char **, char **);
 typedef int start_fn(main_fn *, int, char **, void (*)(void), void (*)(void), void (*)(void),
                      void *);
 
+/* What another program does not have is NULL.  (dlsym would say so with a message from malloc,
+ * which is the program's to begin with.) */
+extern int Py_BytesMain(int, char **) __attribute__((weak));
 extern char **environ;
 extern char *program_invocation_name __attribute__((weak));
 extern char *program_invocation_short_name __attribute__((weak));
@@ -74,6 +77,7 @@ static struct {
     int parent;        /* ... and the spawner's process, as its request told it */
     const char *place; /* the directory in which the plan has the template run, or NULL */
     const char *cwd;   /* the directory in which it did so; its forks are there already */
+    void *auxv;        /* the auxiliary vector (getauxval(3)) */
 } self;
 
 /* ---- the spawner's word ---- */
@@ -284,6 +288,8 @@ static char **arguments(char **mine, int before, char **list, char *const *asked
 static int enter_main(int argc, char **argv) {
     const struct fsp_plan *plan = (struct fsp_plan *)self.plan;
     int before = argc - self.argc, n = 0;
+    void *room = __builtin_alloca(fresh_renew());
+    __asm__ volatile("" : : "r"(room) : "memory");
     while (plan->argv[n]) n++;
     char *list[before + n + 1];
     char **end = arguments(argv, before, list, plan->argv);
@@ -355,7 +361,7 @@ static bool map_memory(void) {
 
 /* Python programs need not be asked for: checkpoint() is part of the package. */
 static bool is_python(void) {
-    return dlsym(RTLD_DEFAULT, "Py_BytesMain") != NULL;
+    return &Py_BytesMain != NULL;
 }
 
 void preload_refuse(enum fsp_refusal why) {
@@ -407,6 +413,7 @@ static int run_to_effect(int argc, char **argv, char **envp) {
     self.running = true;
     void *volatile first = malloc(1);
     free(first);
+    if (!fresh_hide(self.auxv)) preload_refuse(FSP_REFUSED_MEMORY);
     enum fsp_refusal why = effect_watch();
     if (why) preload_refuse(why);
     atfork_be_child();
@@ -422,7 +429,10 @@ static int frozen_main(int argc, char **argv, char **envp) {
     if (why) preload_refuse(why);
     bind_all();
     env_start(envp);
-    if (self.effect == 1 || (self.effect && !is_python())) return run_to_effect(argc, argv, envp);
+    fresh_find();
+    bool asked = self.effect == 1, possible = self.effect && !is_python();
+    if (possible && !asked && fresh_is_seeded_by_address()) preload_refuse(FSP_REFUSED_SEED);
+    if (asked || possible) return run_to_effect(argc, argv, envp);
     preload_serve(is_python(), 0);
     return enter_main(argc, argv);
 }
@@ -583,6 +593,7 @@ EXPORT int fastspawn_serve(void) {
     const struct fsp_plan *plan = (struct fsp_plan *)self.plan;
     if (self.own_name) name_program(plan->argv[0]);
     bool own = env_enter(plan->envp);
+    fresh_renew_random();
     atfork_child();
     return own ? 2 : 1;
 }
@@ -666,6 +677,9 @@ EXPORT int __libc_start_main(main_fn *main, int argc, char **argv, void (*init)(
                              void (*fini)(void), void (*rtld_fini)(void), void *stack_end) {
     start_fn *start = (start_fn *)dlsym(RTLD_NEXT, "__libc_start_main");
     self.main = main;
+    char **end = argv + argc + 1;
+    while (*end) end++;
+    self.auxv = end + 1;
     if (take_variables(argv + argc + 1)) main = frozen_main;
     return start(main, argc, argv, init, fini, rtld_fini, stack_end);
 }

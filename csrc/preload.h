@@ -28,6 +28,19 @@ void atfork_child(void);   /* in the fork, when it is what its request says */
 void atfork_be_child(void);
 bool atfork_knows_all(void);
 
+/* ---- fresh.c: random bytes and addresses, as exec would give ---- */
+
+void fresh_find(void); /* before main, once */
+/* The program draws its random numbers from where its memory is. */
+bool fresh_is_seeded_by_address(void);
+/* Let reading AT_RANDOM of this auxiliary vector be a fault, until it is shown. */
+bool fresh_hide(void *auxv);
+void fresh_show(void);
+/* In a fork: new bytes of AT_RANDOM; before main also a heap that begins elsewhere, and the size of
+ * what its stack shall leave free. */
+void fresh_renew_random(void);
+size_t fresh_renew(void);
+
 /* ---- tasks.c ---- */
 
 /* FSP_REFUSED_NOT: this is the only thread. */
@@ -99,6 +112,23 @@ bool env_enter(char *const *asked);
 
 /* Does the program have an event loop? */
 bool loops_exist(void);
+
+/* ---- rdrand.c: the processor's random numbers (x86-64) ---- */
+
+#ifdef __x86_64__
+#include <ucontext.h>
+
+/* Let code that may draw random numbers be no code: in all that is mapped, or between two
+ * addresses, which are of pages.  False: there is too much of it, or it cannot be read. */
+bool rdrand_hide_mapped(void);
+bool rdrand_hide(char *start, char *end, int prot);
+/* There is something else now. */
+void rdrand_forget(char *start, char *end);
+/* Was this signal of hidden code that draws nothing?  Then the program can go on. */
+bool rdrand_is_passed(int sig, const siginfo_t *info, ucontext_t *context);
+/* All of it is code again, also where the program goes on. */
+void rdrand_show(ucontext_t *context);
+#endif
 
 /* ---- effect.c: on to the first effect ---- */
 

@@ -74,6 +74,8 @@ cdef extern from "fastspawn.h" nogil:
         FSP_REFUSED_LOCKS
         FSP_REFUSED_UNFORKED
         FSP_REFUSED_LOOP
+        FSP_REFUSED_SEED
+        FSP_REFUSED_DRAWN
 
     struct fsp_error:
         int err

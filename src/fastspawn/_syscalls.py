@@ -112,6 +112,6 @@ def _name(number: int) -> str:
 def stop_of(value: int) -> str:
     """What a template stopped before, in words, from ``stopped_by`` of ``Template.stats``."""
     if value < 0:
-        return "a clock (vDSO, rdtsc) or a fault of its own"
+        return "a clock (vDSO, rdtsc), random bytes (AT_RANDOM, RDRAND), or a fault of its own"
     name = _name(value)
     return f"{name}(): {_WHY.get(name, 'it is not known to have no effect')}"

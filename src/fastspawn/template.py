@@ -47,6 +47,8 @@ _REASONS: Final = {
     17: "it holds more locks than can be given to a fork",
     18: "it has memory that a fork does not get (madvise: MADV_DONTFORK, MADV_WIPEONFORK)",
     19: "it has an event loop at its checkpoint",
+    20: "it seeds its random numbers by where its memory is (Lua)",
+    21: "it has code that may use RDRAND where that cannot be watched",
 }
 
 
