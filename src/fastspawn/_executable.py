@@ -73,8 +73,10 @@ def _missing(what: str, name: bytes | None, cwd: str | bytes | None) -> str | No
         return None
     file = _below(cwd, name)
     text = os.fsdecode(name)
-    if not os.path.exists(file):
-        return f"its {what} {_shown(text)}: No such file or directory{_line_ends(text)}"
+    try:
+        os.stat(file)
+    except OSError as error:
+        return f"its {what} {_shown(text)}: {error.strerror}{_line_ends(text)}"
     if not os.path.isfile(file) or not os.access(file, os.X_OK, effective_ids=_EFFECTIVE):
         return f"its {what} {_shown(text)}: Permission denied"
     return None
@@ -102,9 +104,12 @@ def _why_not_env(interpreter: bytes, argument: bytes, search: str | None) -> str
         name = words[0] if words and "$" not in words[0] else ""
     if not name or name.startswith("-") or "=" in name:
         return None
+    if sys.platform != "linux":
+        name = name.split()[0]  # words are words there
     if shutil.which(name, path=search) is not None:
         return None
-    return f"env finds no {_shown(name)} on its PATH{_line_ends(name)}"
+    several = " (for more than one word: env -S)" if " " in name else ""
+    return f"env finds no {_shown(name)} on its PATH{several}{_line_ends(name)}"
 
 
 def _why_no_script(path: str, head: bytes) -> str | None:

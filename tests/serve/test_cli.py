@@ -147,6 +147,7 @@ SCRIPTS = {
     "crlf": ("#!/bin/sh\r\necho hi\r\n", ["its interpreter '/bin/sh\\r'", "save it with LF"]),
     "env": ("#!/usr/bin/env no-such\n", ["env finds no no-such on its PATH"]),
     "env-split": ("#!/usr/bin/env -S no-such -u\n", ["env finds no no-such on its PATH"]),
+    "env-words": ("#!/usr/bin/env sh -e\n", ["env finds no sh -e on its PATH", "env -S"]),
     "env-crlf": ("#!/usr/bin/env sh\r\n", ["env finds no 'sh\\r'", "save it with LF"]),
 }
 

@@ -157,7 +157,7 @@ if os.geteuid() == 0:
         who = "--user nobody: cannot run "
         assert_refused(run(*args, f"{closed}/sort"), f"{who}{closed}/sort: Permission denied")
         for script in open_script(closed):
-            said = f"{who}{script}: its interpreter {closed}/sort: "
+            said = f"{who}{script}: its interpreter {closed}/sort: Permission denied"
             assert_refused(run(*args, str(script)), said)
 
     def apart(start: Serve, closed: Path, *options: str) -> Server:
