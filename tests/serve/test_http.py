@@ -25,7 +25,8 @@ def test_short_answer(serve: Serve) -> None:
         client.get()
         answer = client.read()
         assert (answer.status, answer.version, answer.body) == (200, "HTTP/1.1", b"hi\n")
-        assert answer.fields.keys() == {"server", "date", "content-type", "content-length"}
+        names = {"server", "date", "content-type", "content-length", "keep-alive"}
+        assert answer.fields.keys() == names
         assert answer.fields["server"] == "fastspawn"
         assert answer.fields["content-type"] == "text/plain; charset=utf-8"
         assert re.fullmatch(r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT", answer.fields["date"])
@@ -88,6 +89,26 @@ def test_http10_closes(serve: Serve) -> None:
         assert (answer.status, answer.body) == (200, b"hi\n")
         assert answer.fields["connection"] == "close"
         assert client.ended()
+
+
+def test_how_long_a_connection_is_kept(serve: Serve, script: Script, tmp_path: Path) -> None:
+    """Whoever is told does not send its next request when the server is about to close."""
+    go = tmp_path / "go"
+    server = serve("--keep-alive-timeout", "7500ms", command=script(STEPS, go))
+    with server.connect() as client:
+        for method in ("HEAD", "GET", "GET"):
+            client.request(method)
+            head = client.read_head()
+            assert head.fields["keep-alive"] == "timeout=7"
+            go.touch()
+            if method != "HEAD":
+                client.read_body(head)
+        client.get("/", "Connection: close")
+        assert "keep-alive" not in client.read().fields
+    with server.connect() as client:
+        client.get("/", "Connection: keep-alive", version="1.0")
+        answer = client.read()
+        assert ("keep-alive" in answer.fields) == (answer.fields["connection"] == "keep-alive")
 
 
 def test_http10_without_host(serve: Serve) -> None:

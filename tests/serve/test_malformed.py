@@ -73,6 +73,10 @@ REFUSED = {
     "chunk size in C": (CHUNKED + b"0x3\r\nabc\r\n0\r\n\r\n", 400),
     "chunk size and a space": (CHUNKED + b"3 \r\nabc\r\n0\r\n\r\n", 400),
     "chunk size beyond 64 bits": (CHUNKED + b"fffffffffffffffff\r\n", 400),
+    # RFC 9112 would have these parsed; llhttp does not, and its leniencies take what is malformed.
+    "blank before a chunk extension": (CHUNKED + b"3 ;a=b\r\nabc\r\n0\r\n\r\n", 400),
+    "blank in a chunk extension": (CHUNKED + b"3; a=b\r\nabc\r\n0\r\n\r\n", 400),
+    "blanks around its value": (CHUNKED + b"3;a = b\r\nabc\r\n0\r\n\r\n", 400),
     "chunk with bare line feeds": (CHUNKED + b"3\nabc\n0\n\n", 400),
     "chunk extension with a line feed": (CHUNKED + b"3;a\nabc\r\n0\r\n\r\n", 400),
     "long chunk extension": (CHUNKED + b"3;" + b"a" * 200_000, 400),
@@ -169,6 +173,8 @@ def test_what_only_looks_malformed(server: Server) -> None:
         client.send(b"OPTIONS * HTTP/1.1\r\nHost: \r\n\r\n")
         assert client.read().status == 200
         client.send(POST + b"transfer-encoding:  ChUnKeD \r\n\r\n003\r\nabc\r\n000\r\n\r\n")
+        assert client.read().body == b"abc"
+        client.send(CHUNKED + b'3;a=b;c="d e"\r\nabc\r\n0;e\r\n\r\n')
         assert client.read().body == b"abc"
         client.send(POST + b"Content-Length: 0003 \r\n\r\nabc")
         assert client.read().body == b"abc"

@@ -23,8 +23,6 @@ from .outcome import OVERLOADED, failure
 from .response import (
     CHUNK_END,
     CLOSE,
-    KEEP,
-    KEEP_HTTP10,
     LAST_CHUNK,
     chunk_start,
     reason,
@@ -304,7 +302,8 @@ class Exchange:
     def _end(self, connection: Connection) -> bytes:
         """How a head ends that announces what becomes of the connection."""
         if self.keep and self.complete and not connection.ending:
-            end = KEEP_HTTP10 if self.http10 else KEEP
+            heads = self.route.heads
+            end = heads.keep_http10 if self.http10 else heads.keep
         else:
             self.keep = False
             end = CLOSE
@@ -329,7 +328,7 @@ class Exchange:
         # The request may end before its answer does: only then is the connection kept.
         if connection.ending or (self.head_only and not self.complete):
             self.keep = False
-        head = heads.streamed(chunked=True, end=more + (KEEP if self.keep else CLOSE))
+        head = heads.streamed(chunked=True, end=more + (heads.keep if self.keep else CLOSE))
         if not self.head_only:
             head = b"".join((head, chunk_start(len(data)), data, CHUNK_END))
         connection.send(head)

@@ -10,9 +10,7 @@ import time
 from http import HTTPStatus
 from typing import Final
 
-# How a head ends, by what becomes of the connection (RFC 9112 section 9.3).
-KEEP: Final = b"\r\n\r\n"
-KEEP_HTTP10: Final = b"\r\nConnection: keep-alive\r\n\r\n"
+# How a head ends with which its connection does (RFC 9112 section 9.3).
 CLOSE: Final = b"\r\nConnection: close\r\n\r\n"
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -40,13 +38,23 @@ def http_date(now: float) -> str:
 class Heads:
     """The heads of answers of one type. ``refresh`` must be called every second."""
 
-    __slots__ = ("_chunked", "_date", "_plain", "_start", "_type", "sized")
+    __slots__ = ("_chunked", "_date", "_plain", "_start", "_type", "keep", "keep_http10", "sized")
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str, idle: float = 0.0) -> None:
         self._type = content_type.encode("latin-1")
         self._date = self._start = self._plain = self._chunked = self.sized = b""
         """``sized``: the head of a 200 up to the value of Content-Length."""
+        self.keep = self.keep_http10 = b""
+        """How a head ends whose connection goes on (RFC 9112 section 9.3)."""
+        self.allow(idle)
         self.refresh()
+
+    def allow(self, idle: float) -> None:
+        """For how many seconds a connection waits for its next request: clients that know
+        Keep-Alive (RFC 2068 section 19.7.1.1) do not use it any later."""
+        end = b"\r\nKeep-Alive: timeout=%d\r\n\r\n" % idle
+        self.keep = end
+        self.keep_http10 = b"\r\nConnection: keep-alive" + end
 
     def refresh(self) -> None:
         """Take the current time into the heads."""

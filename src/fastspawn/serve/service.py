@@ -171,6 +171,8 @@ class Service:
         )
         self.config = config
         self.idle.seconds = config.keep_alive_timeout
+        for heads in self._heads.values():
+            heads.allow(config.keep_alive_timeout)
         self.slow.seconds = config.header_timeout
         self.body.seconds = _seconds(config.body_timeout)
         self.unsent.seconds = _seconds(config.send_timeout)
@@ -212,7 +214,9 @@ class Service:
     def _route(self, config: RouteConfig, name: str | None = None) -> Route:
         heads = self._heads.get(config.content_type)
         if heads is None:
-            heads = self._heads[config.content_type] = Heads(config.content_type)
+            heads = self._heads[config.content_type] = Heads(
+                config.content_type, self.config.keep_alive_timeout
+            )
         limits = (self.loop, config.max_inflight, config.queue, config.queue_timeout)
         name = config.title if name is None else name
         route = Route(

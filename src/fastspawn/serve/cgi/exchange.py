@@ -18,8 +18,6 @@ from fastspawn.serve import outcome
 from fastspawn.serve.response import (
     CHUNK_END,
     CLOSE,
-    KEEP,
-    KEEP_HTTP10,
     LAST_CHUNK,
     chunk_start,
 )
@@ -228,11 +226,11 @@ class CgiExchange(GatheringExchange):
             length = 0
         if length is not None:
             fields += b"\r\nContent-Length: %d" % length
-        kept = KEEP_HTTP10 if self.http10 else KEEP
-        end = kept if self.keep else CLOSE
+        heads = self.route.heads
+        end = (heads.keep_http10 if self.http10 else heads.keep) if self.keep else CLOSE
         if self.about is not None and all(name.lower() != _ID for name, _ in head.fields):
             fields += self.about.end
-        return self.route.heads.passed_on(head.status, head.reason, head.fields, fields + end)
+        return heads.passed_on(head.status, head.reason, head.fields, fields + end)
 
     def _redirect(self, connection: Connection) -> None:
         """RFC 3875 section 6.2.2: answer another request in the place of this one."""
