@@ -108,6 +108,8 @@ def test_the_status_is_in_the_log(any_way: Serve, script: Callable[..., tuple[st
         ("printf 'Content-Type: text/plain\\n'; exit 3", 500, "exited with status 3"),
         (f"printf 'Content-Length: 9\\n{TEXT}short'; exit 3", 500, "exited with status 3"),
         (f"printf 'Content-Length: 9\\n{TEXT}short'", 502, "malformed"),
+        ("printf 'X: \\033\\n'; exit 3", 502, "malformed"),
+        ("printf 'X: \\033\\n'; sleep 0.1; exit 3", 502, "malformed"),
         (f"printf '{TEXT}page'; kill -9 $$", 500, "killed by signal 9"),
     ],
 )

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastspawn.serve import outcome
 from fastspawn.serve.cgi.environment import Request
-from fastspawn.serve.cgi.output import BadOutput, HeadParser, NphFieldsParser, Reader
+from fastspawn.serve.cgi.output import (
+    BadOutput,
+    HeadParser,
+    Incomplete,
+    NphFieldsParser,
+    Reader,
+)
 from fastspawn.serve.cgi.request import Refused as CgiRefused
 from fastspawn.serve.cgi.request import parse_target
 from fastspawn.serve.cgi.spool import Spool
@@ -169,7 +175,7 @@ class CgiExchange(Exchange):
 
     def _malformed(self, bad: BadOutput) -> Refused:
         job = self._ended
-        if job is not None and outcome.failed(job):
+        if isinstance(bad, Incomplete) and job is not None and outcome.failed(job):
             self._warn(f"{_exited(job)}: {bad}; output: {self._reader.start()!r}")
             return Refused(*error(outcome.failure(job)))
         self._warn(f"{bad}; output: {self._reader.start()!r}")

@@ -23,7 +23,7 @@ from fastspawn.serve.response import (
 )
 
 from .gather import GatheringExchange
-from .output import BadOutput, HeadParser, NphParser, Reader
+from .output import BadOutput, HeadParser, Incomplete, NphParser, Reader
 from .request import Refused
 
 if TYPE_CHECKING:
@@ -186,7 +186,8 @@ class CgiExchange(GatheringExchange):
             body = self._reader.feed(self.held + job.output)
             self._reader.end()
         except BadOutput as bad:
-            failed = outcome.failed(job)
+            # What is malformed is so when it comes, before anybody knows how the script will end.
+            failed = outcome.failed(job) and isinstance(bad, Incomplete)
             why = f"it exited with status {job.returncode}: {bad}" if failed else str(bad)
             self._complain(f"{why}; output: {self._reader.start()!r}")
             if failed:

@@ -51,6 +51,10 @@ class BadOutput(Exception):
     """What is wrong with a script's output, in one line."""
 
 
+class Incomplete(BadOutput):
+    """It ended too early; what came was all right."""
+
+
 class Dropped:
     """Lines of a header block that were left out."""
 
@@ -283,11 +287,11 @@ class Reader:
         return self._body.take(data)
 
     def end(self) -> None:
-        """That was all. Raises BadOutput if something is missing."""
+        """That was all. Raises Incomplete if something is missing."""
         if self._body is None:
-            raise BadOutput("it ends within its header")
+            raise Incomplete("it ends within its header")
         if self._body.missing:
-            raise BadOutput("the body is shorter than its Content-Length")
+            raise Incomplete("the body is shorter than its Content-Length")
 
     @property
     def head(self) -> Head:
