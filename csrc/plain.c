@@ -55,7 +55,7 @@ static bool is_ordinary(int fd) {
     if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) && !S_ISLNK(st.st_mode)) return false;
     if (S_ISDIR(st.st_mode) && st.st_mode & S_IWOTH) return false;
     for (size_t i = 0; i < sizeof file_systems / sizeof *file_systems; i++)
-        if (file_systems[i] == fs.f_type) return true;
+        if (file_systems[i] == (long)fs.f_type) return true;
     return false;
 }
 
