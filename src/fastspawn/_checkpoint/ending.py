@@ -10,6 +10,7 @@ interpreter would end it, and else as the interpreter does.
 from __future__ import annotations
 
 import gc
+import io
 import opcode
 import os
 import sys
@@ -26,6 +27,19 @@ _NAMES: Final = """
     meta_path __interactivehook__
 """.split()
 """Of sys: sys_deletes in CPython's pylifecycle.c."""
+
+
+_STREAMS: Final = {
+    io.FileIO,
+    io.BufferedReader,
+    io.BufferedWriter,
+    io.BufferedRandom,
+    io.BufferedRWPair,
+    io.TextIOWrapper,
+    io.BytesIO,
+    io.StringIO,
+}
+"""Those whose finalizers ask for no names: to take names down is dear."""
 
 
 class End:
@@ -67,13 +81,16 @@ class End:
             self._output.flush(things)
             return None  # what is garbage is collected now
         self._error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-        _take_down_names()
+        if not all(type(thing) in _STREAMS for thing in things):
+            _take_down_names()
         return in_order(things)
 
     def _end(self) -> None:
         self._output.flush()
         if flush_standard() and self._flushed and self._is_main and not _inspects():
             self._leave()
+        if sys.modules:
+            _take_down_names()
 
     def _leave(self) -> None:
         """If the interpreter's status is known; returns if it is not."""
