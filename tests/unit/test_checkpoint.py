@@ -237,9 +237,24 @@ SHOW = (
 )
 
 
-async def by_exec(path: Path, env: dict[str, str]) -> Result:
+def without(env: dict[str, str], name: str) -> dict[str, str]:
+    return {key: value for key, value in env.items() if key != name}
+
+
+async def by_exec(path: Path, envs: list[dict[str, str]]) -> list[bytes]:
+    """What the program says in each of these environments."""
     async with Engine(1) as engine:
-        return await engine.run(Command([sys.executable, path], env=env))
+        runs = [engine.run(Command([sys.executable, path], env=env)) for env in envs]
+        return [result.stdout for result in await asyncio.gather(*runs)]
+
+
+async def by_fork(path: Path, env: dict[str, str], envs: list[dict[str, str]]) -> list[bytes]:
+    """The same of one template, which has another."""
+    async with Template(Command([sys.executable, path], env=env), size=1) as template:
+        results = [await template.run(env=own) for own in envs]
+        assert template.stats["checkpoints"] == 1
+    assert {(result.returncode, result.stderr) for result in results} == {(0, b"")}
+    return [result.stdout for result in results]
 
 
 def test_the_environment_as_the_program_changed_it(run: Run, tmp_path: Path) -> None:
@@ -257,21 +272,13 @@ def test_the_environment_as_the_program_changed_it(run: Run, tmp_path: Path) -> 
         dict(env, OWN="1"),
         dict(env, DEFAULT="its own", PATH_INFO="/2"),
         dict(env, GONE="another"),
-        {name: value for name, value in env.items() if name != "CHANGED"},
+        without(env, "CHANGED"),
         {"PATH": os.environ["PATH"]},
         env,
     ]
     requests[7]["GONE"] = ""
-
-    async def main() -> None:
-        async with Template(Command([sys.executable, path], env=env), size=1) as template:
-            for request in requests:
-                forked = await template.run(env=request)
-                assert (forked.returncode, forked.stderr) == (0, b"")
-                assert forked.stdout == (await by_exec(path, request)).stdout, request
-            assert template.stats["checkpoints"] == 1
-
-    run(main())
+    expected = run(by_exec(path, requests))
+    assert run(by_fork(path, env, requests)) == expected
 
 
 def test_a_variable_of_the_requests_own(run: Run, tmp_path: Path) -> None:
@@ -302,14 +309,9 @@ def test_an_environment_that_is_not_cs(run: Run, tmp_path: Path, how: str) -> No
         "sys.stdout.flush()\nos.system('echo ${MADE-None} ${OWN-None}')\n",
     )
     env = dict(os.environ)
-
-    async def main() -> None:
-        async with Template(Command([sys.executable, path], env=env), size=1) as template:
-            for request in (env, env, dict(env, OWN="1"), dict(env, OWN="2"), env):
-                forked = await template.run(env=request)
-                assert forked.stdout == (await by_exec(path, request)).stdout, request
-
-    run(main())
+    requests = [env, env, dict(env, OWN="1"), dict(env, OWN="2"), env]
+    expected = run(by_exec(path, requests))
+    assert run(by_fork(path, env, requests)) == expected
 
 
 ZONE = (
@@ -323,30 +325,9 @@ def test_a_zone_of_its_own(run: Run, tmp_path: Path) -> None:
     path = script(tmp_path, ZONE)
     env = dict(os.environ, TZ="UTC")
     zones = ["XYZ-3", "UTC", "XYZ-3", "ABC5DEF", "UTC", None, "XYZ-3"]
-
-    async def main() -> None:
-        async with Template(Command([sys.executable, path], env=env), size=1) as template:
-            for zone in zones:
-                request = dict(env, TZ=zone) if zone else dict(env)
-                if zone is None:
-                    del request["TZ"]
-                forked = await template.run(env=request)
-                assert forked.stdout == (await by_exec(path, request)).stdout, zone
-            assert template.stats["checkpoints"] == 1
-
-    run(main())
-
-
-def test_output_above_is_the_firsts(run: Run, tmp_path: Path) -> None:
-    path = script(
-        tmp_path,
-        "import ctypes\nlibc = ctypes.CDLL(None)\nsys.stdout.write('above ')\n"
-        "sys.stderr.write('error ')\nlibc.printf(b'libc ')\ncheckpoint()\nprint('below')\n",
-    )
-    first, second = run(answers(Command([sys.executable, path]), [b"", b""]))
-    assert sorted(first.stdout.split()) == [b"above", b"below", b"libc"]
-    assert first.stderr == b"error "
-    assert (second.stdout, second.stderr) == (b"below\n", b"")
+    requests = [dict(env, TZ=zone) if zone else without(env, "TZ") for zone in zones]
+    expected = run(by_exec(path, requests))
+    assert run(by_fork(path, env, requests)) == expected
 
 
 async def one_end_each(path: Path, requests: int, lines: int) -> tuple[list[Result], bytes]:
