@@ -54,7 +54,7 @@ def remembers() -> bool:
 
 def remembers_at_once() -> bool:
     """Also those of children that may have gone before a backend asked for their pidfds."""
-    return remembers() and _core.backend() in ("clone3", "clone")
+    return remembers() and _core.backend() in ("clone3", "clone", "fork")
 
 
 @contextlib.contextmanager

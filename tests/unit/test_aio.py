@@ -34,6 +34,7 @@ from support import (
     open_fds,
     own_threads,
     remembers,
+    remembers_at_once,
     run_script,
     same_error,
     script,
@@ -240,7 +241,7 @@ async def test_another_reaps_it(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize(("end", "code"), [("exit 42", 42), ("kill -9 $$", -9)])
-@pytest.mark.skipif(not remembers(), reason="the kernel does not remember")
+@pytest.mark.skipif(not remembers_at_once(), reason="the kernel does not remember")
 def test_sigchld_ignored(run: Run, end: str, code: int) -> None:
     async def all_ways() -> None:
         for _ in range(10):
