@@ -429,6 +429,8 @@ struct fsp_template_state {
     uint64_t checkpoints;               /* forks that became template processes */
     unsigned at_effect;                 /* of those ready, stopped before their first effect */
     int stopped_by;                     /* the system call, or -signal, before which */
+    uint64_t stale;   /* processes that were replaced since a file that they came from changed */
+    unsigned useless; /* spawners on which more jobs start by exec than by fork, of late */
 };
 
 #define FSP_TEMPLATE_CHECKPOINT 0x1u /* forks may checkpoint; those of Python may without */
@@ -452,6 +454,8 @@ int fsp_template_new(struct fsp_engine *engine, struct fsp_plan *plan, struct fs
                      const char *library, uint64_t timeout, unsigned flags,
                      struct fsp_template **out);
 void fsp_template_get_state(struct fsp_template *t, struct fsp_template_state *out);
+/* The file that last made a process stale, or "", with a NUL in `buf`; its length there. */
+size_t fsp_template_changed(struct fsp_template *t, char *buf, size_t size);
 /* End its processes, and give it back: jobs that name it still end as they would have. */
 void fsp_template_free(struct fsp_template *t); /* the engine may have gone */
 

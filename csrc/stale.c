@@ -59,27 +59,28 @@ int fsp_files_keep(struct fsp_zygote *z, const char *data, size_t size) {
     if (z->inputs == NULL) return -ENOMEM;
     memcpy(z->inputs, data, size);
     z->inputs_size = size;
-    z->suspect = is_recent(z, &z->file);
+    if (is_recent(z, &z->file)) z->suspect = z->template->plan->file;
     for (size_t at = 0; (input = next_input(z, &at)); z->ninputs++)
-        z->suspect |= is_recent(z, &input->id);
+        if (is_recent(z, &input->id)) z->suspect = (const char *)(input + 1);
     return 0;
 }
 
-static bool inputs_changed(const struct fsp_zygote *z) {
+static const char *changed_input(const struct fsp_zygote *z) {
     const struct fsp_snap_input *input;
     for (size_t at = 0; (input = next_input(z, &at));) {
-        struct fsp_snap_identity now = identify((const char *)(input + 1), input->how);
-        if (!fsp_snap_same(&now, &input->id)) return true;
+        const char *path = (const char *)(input + 1);
+        struct fsp_snap_identity now = identify(path, input->how);
+        if (!fsp_snap_same(&now, &input->id)) return path;
     }
-    return false;
+    return NULL;
 }
 
-bool fsp_files_changed(struct fsp_zygote *z, uint64_t now) {
-    if (now - z->looked < LOOK_NS + z->ninputs * LOOK_NS_EACH) return false;
+const char *fsp_files_changed(struct fsp_zygote *z, uint64_t now) {
+    if (now - z->looked < LOOK_NS + z->ninputs * LOOK_NS_EACH) return NULL;
     z->looked = now;
-    if (z->suspect) return true;
+    if (z->suspect) return z->suspect;
     struct fsp_snap_identity file = fsp_files_program(z->template->plan);
-    return !fsp_snap_same(&file, &z->file) || inputs_changed(z);
+    return fsp_snap_same(&file, &z->file) ? changed_input(z) : z->template->plan->file;
 }
 
 #endif

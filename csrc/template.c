@@ -8,6 +8,7 @@
 #include "zygote.h"
 
 #ifdef __linux__
+#include <stdio.h>
 
 void fsp_template_ref(struct fsp_template *t) {
     if (t) __atomic_add_fetch(&t->refs, 1, __ATOMIC_RELAXED);
@@ -68,12 +69,34 @@ int fsp_template_new(struct fsp_engine *e, struct fsp_plan *plan, struct fsp_pla
     return 0;
 }
 
+#define LOAD(counter) __atomic_load_n(&(counter), __ATOMIC_RELAXED)
+#define ENOUGH        16 /* requests to judge by */
+
+/* It may have recovered since it was judged. */
+static bool is_useless(const struct fsp_place *p) {
+    uint64_t forked = LOAD(p->forked) - LOAD(p->forked_before);
+    uint64_t direct = LOAD(p->direct) - LOAD(p->direct_before);
+    return LOAD(p->useless) && (forked < ENOUGH || forked < direct);
+}
+
+size_t fsp_template_changed(struct fsp_template *t, char *buf, size_t size) {
+    struct fsp_engine *e = t->engine;
+    if (e) pthread_mutex_lock(&e->lock);
+    size_t n = strlen(t->changed);
+    if (n >= size) n = size - 1;
+    memcpy(buf, t->changed, n);
+    buf[n] = '\0';
+    if (e) pthread_mutex_unlock(&e->lock);
+    return n;
+}
+
 void fsp_template_get_state(struct fsp_template *t, struct fsp_template_state *out) {
     struct fsp_engine *e = t->engine;
     if (e) pthread_mutex_lock(&e->lock);
     *out = t->state;
     if (e) pthread_mutex_unlock(&e->lock);
     for (unsigned i = 0; i < t->nspawners; i++) {
+        out->useless += is_useless(&t->at[i]);
         out->forked += __atomic_load_n(&t->at[i].forked, __ATOMIC_RELAXED);
         out->direct += __atomic_load_n(&t->at[i].direct, __ATOMIC_RELAXED);
     }
@@ -105,6 +128,29 @@ void fsp_templates_orphan(struct fsp_engine *e) {
 void fsp_template_count(struct fsp_template *t, uint64_t *counter) {
     pthread_mutex_lock(&t->engine->lock);
     ++*counter;
+    pthread_mutex_unlock(&t->engine->lock);
+}
+
+/* Judged where a request costs an exec anyhow. */
+static void judge(struct fsp_template *t, struct fsp_place *p) {
+    uint64_t forked = p->forked - p->forked_before, direct = p->direct - p->direct_before;
+    if (direct < ENOUGH) return;
+    bool useless = direct > forked, news = useless != p->useless;
+    __atomic_store_n(&p->forked_before, p->forked, __ATOMIC_RELAXED);
+    __atomic_store_n(&p->direct_before, p->direct, __ATOMIC_RELAXED);
+    __atomic_store_n(&p->useless, useless, __ATOMIC_RELAXED);
+    if (news) fsp_waker_set(&t->engine->waker);
+}
+
+void fsp_template_asked(struct fsp_template *t, struct fsp_place *place, bool forked) {
+    __atomic_add_fetch(forked ? &place->forked : &place->direct, 1, __ATOMIC_RELAXED);
+    if (!forked) judge(t, place);
+}
+
+void fsp_template_set_stale(struct fsp_template *t, const char *path) {
+    pthread_mutex_lock(&t->engine->lock);
+    t->state.stale++;
+    snprintf(t->changed, sizeof t->changed, "%s", path);
     pthread_mutex_unlock(&t->engine->lock);
 }
 
@@ -160,6 +206,12 @@ int fsp_template_new(struct fsp_engine *e, struct fsp_plan *plan, struct fsp_pla
 void fsp_template_get_state(struct fsp_template *t, struct fsp_template_state *out) {
     (void)t;
     *out = (struct fsp_template_state){0};
+}
+
+size_t fsp_template_changed(struct fsp_template *t, char *buf, size_t size) {
+    (void)t, (void)size;
+    *buf = '\0';
+    return 0;
 }
 
 void fsp_template_free(struct fsp_template *t) {

@@ -164,7 +164,9 @@ static bool is_usable(struct fsp_spawner *s, struct fsp_zygote *z, const struct 
                       uint64_t now) {
     if (z == NULL || z->state != FSP_ZYGOTE_READY || job->plan->nkeep) return false;
     if (z->at_effect && job->plan != z->template->plan) return false;
-    if (!fsp_files_changed(z, now)) return true;
+    const char *changed = fsp_files_changed(z, now);
+    if (changed == NULL) return true;
+    fsp_template_set_stale(z->template, changed);
     fsp_zygote_retire(s, z);
     return false;
 }
@@ -176,7 +178,7 @@ bool fsp_zygote_ask(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
     struct fsp_place *place = fsp_place_of(t, s);
     struct fsp_zygote *z = place->zygote;
     bool asked = is_usable(s, z, job, now) && ask(s, z, job);
-    __atomic_add_fetch(asked ? &place->forked : &place->direct, 1, __ATOMIC_RELAXED);
+    fsp_template_asked(t, place, asked);
     return asked;
 }
 

@@ -27,6 +27,8 @@ struct msghdr;
 struct fsp_place {
     struct fsp_zygote *zygote;
     uint64_t forked, direct; /* read by others: atomic, so that no request takes the lock */
+    uint64_t forked_before, direct_before; /* the same when `useless` was last judged */
+    bool useless;                          /* more were direct than forked */
     uint64_t retry_at;
     unsigned failures;
     unsigned misses;
@@ -47,6 +49,7 @@ struct fsp_template {
     bool closed;
     unsigned nleft;
     struct fsp_template_state state;
+    char changed[PATH_MAX]; /* the file that did so last */
 
     struct fsp_place at[]; /* each its spawner's */
 };
@@ -67,7 +70,7 @@ struct fsp_zygote {
     bool unwatched;      /* the poller does not tell its end */
     struct fsp_job *own; /* whose child it was, until that has the fork */
     int64_t since;       /* by the clock of files: what it came from was read later */
-    bool suspect;        /* a file changed while it started, perhaps after it was read */
+    const char *suspect; /* a file that changed while it started, perhaps after it was read */
     uint64_t looked;
     struct fsp_snap_identity file; /* of the program, or the script, as PATH has it */
     char *inputs;                  /* the other files that it came from: fsp_snap_input */
@@ -101,6 +104,10 @@ static inline void fsp_zygote_set_due(struct fsp_spawner *s, struct fsp_zygote *
 void fsp_template_count(struct fsp_template *t, uint64_t *counter);
 /* One more process serves, or (-1) one less. */
 void fsp_template_set_ready(struct fsp_zygote *z, int change);
+/* A request came: by exec, or not. */
+void fsp_template_asked(struct fsp_template *t, struct fsp_place *place, bool forked);
+/* A process was of another state of this file. */
+void fsp_template_set_stale(struct fsp_template *t, const char *path);
 /* There is none, and the next try is put off. */
 void fsp_template_set_failed(struct fsp_spawner *s, struct fsp_template *t, enum fsp_refusal why,
                              struct fsp_error error, int status);
@@ -119,8 +126,8 @@ uint64_t fsp_files_tick(void);
 struct fsp_snap_identity fsp_files_program(const struct fsp_plan *plan);
 /* What it says that it read; -ENOMEM. */
 int fsp_files_keep(struct fsp_zygote *z, const char *data, size_t size);
-/* Did one of them change since?  The answer may be 0.1 s old, and older for many files. */
-bool fsp_files_changed(struct fsp_zygote *z, uint64_t now);
+/* One of them that changed since, or NULL.  The answer may be 0.1 s old, and older for many. */
+const char *fsp_files_changed(struct fsp_zygote *z, uint64_t now);
 
 /* ---- launch.c: a process begins ---- */
 

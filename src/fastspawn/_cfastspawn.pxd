@@ -243,11 +243,14 @@ cdef extern from "fastspawn.h" nogil:
         uint64_t checkpoints
         unsigned at_effect
         int stopped_by
+        uint64_t stale
+        unsigned useless
 
     int fsp_template_new(fsp_engine *engine, fsp_plan *plan, fsp_plan *start,
                          const char *library, uint64_t timeout, unsigned flags,
                          fsp_template **out)
     void fsp_template_get_state(fsp_template *t, fsp_template_state *out)
+    size_t fsp_template_changed(fsp_template *t, char *buf, size_t size)
     void fsp_template_free(fsp_template *t)
 
     struct fsp_engine_stats:

@@ -1081,6 +1081,13 @@ cdef class TemplateCore:
         error = OSError(s.error.err, os.strerror(s.error.err)) if s.error.err else None
         return s.ready, s.failures, <int>s.why, error, s.status
 
+    def _changed(self):
+        """The file that last made a process stale; empty: none did."""
+        cdef char buf[4096]
+        if self.c == NULL:
+            return b""
+        return buf[:fsp_template_changed(self.c, buf, sizeof(buf))]
+
     def _no_checkpoint(self):
         """Why a fork that called checkpoint() could not become a template process; 0: none did."""
         cdef fsp_template_state s
@@ -1100,7 +1107,7 @@ cdef class TemplateCore:
         return {
             "processes": s.spawners, "ready": s.ready, "forked": s.forked, "direct": s.direct,
             "restarted": s.restarted, "checkpoints": s.checkpoints, "at_effect": s.at_effect,
-            "stopped_by": s.stopped_by,
+            "stopped_by": s.stopped_by, "stale": s.stale, "useless": s.useless,
         }
 
 

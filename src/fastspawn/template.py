@@ -55,7 +55,7 @@ _REASONS: Final = {
 _REASONS_LATER: Final = {5: "it has several threads at its checkpoint"}
 
 
-Kind = Literal["main", "effect", "checkpoint"]
+Kind = Literal["main", "effect", "checkpoint", "exec"]
 
 
 def _reason(why: int, status: int) -> str:
@@ -109,7 +109,8 @@ class Template(TemplateCore):
     ask for a checkpoint (no others, since one that may keeps a descriptor more); "fixed", for runs
     that all are alike, is effect where that is possible, else auto (Python programs are auto).
     ``fallback``: an "effect" that cannot be had is "auto" as well, instead of a TemplateError.
-    ``kind`` tells what it has come to, and ``not_at_effect`` why it is not effect.
+    ``kind`` tells what it has come to ("exec": most runs are no forks, of late), ``by_exec`` why
+    so, and ``not_at_effect`` why it is not effect.
     ``start_timeout``: seconds that a template process may take to reach main.
 
     What the forks of one process share, unlike executed ones: the address-space layout and stack
@@ -202,6 +203,25 @@ class Template(TemplateCore):
 
     @property
     def kind(self) -> Kind:
+        """Where forks begin, as ``place``; "exec": more than half of the runs start by exec, of
+        late, and ``by_exec`` says why."""
+        stats = self.stats
+        return "exec" if 2 * stats.get("useless", 0) > stats.get("processes", 0) else self.place
+
+    @property
+    def by_exec(self) -> str | None:
+        """Why more than half of the runs start by exec, of late; None: they do not."""
+        if self.kind != "exec":
+            return None
+        stats, changed = self.stats, os.fsdecode(self._changed())
+        if changed:
+            return f"{changed} changed, the last of {stats['stale']} times that a file did"
+        if self.place == "effect" and stats["ready"]:
+            return "they differ from the template in arguments, environment or directory"
+        return "there is no process of it to fork, or it cannot be asked for such runs"
+
+    @property
+    def place(self) -> Kind:
         """Where forks begin; while no process is ready, where the last ones did."""
         stats = self.stats
         if stats.get("ready"):
@@ -217,7 +237,7 @@ class Template(TemplateCore):
     @property
     def not_at_effect(self) -> str | None:
         """Why forks do not begin at the first effect, though they were to; None: they do."""
-        if not self._flags & _EFFECT or self.kind == "effect":
+        if not self._flags & _EFFECT or self.place == "effect":
             return None
         _, _, why, _, status = self._state()
         if why != _NOT:

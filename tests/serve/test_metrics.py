@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -254,6 +257,31 @@ def test_template(start: Serve) -> None:
     assert figures("route_info", route=ANY, strategy="snapshot", snapshot_at="main") == 1
     assert figures("strategy_events_total", route=ANY, event="template_restart") == 0
     assert figures("strategy_events_total", route=ANY, event="template_miss") == 0
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() != "x86_64", reason="for Linux on x86-64"
+)
+def test_a_template_of_no_use(start: Serve, tmp_path: Path) -> None:
+    """What the program looks at changes all the time, so requests start by exec."""
+    data = tmp_path / "data"
+    data.write_text("0\n")
+    options = ("--strategy", "snapshot", "--snapshot-at", "effect", "--spawners", "1")
+    server = start(*PATH, *options, command=("sort", str(data)))
+
+    def is_told() -> bool:
+        """Some requests at once, each time that the first of them looks at what has changed."""
+        due = time.monotonic() + 0.2
+        poll(lambda: time.monotonic() > due, "a look is due")
+        data.write_text(f"{due}\n")
+        list(pool.map(lambda _: server.get(), range(8)))
+        return "effect is exec: more than half" in server.errors()
+
+    with ThreadPoolExecutor(8) as pool:
+        poll(is_told, "it is told")
+    assert Figures(server)("route_info", route=ANY, strategy="snapshot", snapshot_at="exec") == 1
+    assert f"start so: {data} changed, the last of " in server.errors()
+    assert Figures(server)("strategy_events_total", route=ANY, event="template_stale") > 0
 
 
 def test_warm(start: Serve) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -438,5 +440,60 @@ def test_an_object_that_the_program_preloads(
             assert (template.kind, template.stats["direct"]) == (at, 0)
         preloads = shape and "PATH" in shape
         assert direct.stdout.splitlines()[-1] == (b"77" if preloads else b"4096")
+
+    run(main())
+
+
+# ---- a template that is of no use ----------------------------------------------------------------
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="for x86-64")
+def test_most_runs_differ_from_the_template(run: Run) -> None:
+    async def main() -> None:
+        async with Template(["echo", "a"], size=1, at="effect") as template:
+            for _ in range(16):
+                assert template.kind == "effect"
+                await template.run(["b"])
+            assert (template.kind, template.place) == ("exec", "effect")
+            assert template.by_exec is not None
+            assert template.by_exec.startswith("they differ from the template in arguments")
+            while template.kind == "exec":
+                await template.run()
+            assert (template.kind, template.by_exec) == ("effect", None)
+            assert template.stats["forked"] == 16
+
+    run(main())
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="for x86-64")
+def test_a_template_that_its_own_runs_make_stale(run: Run, tmp_path: Path) -> None:
+    source = """
+        #include <stdlib.h>
+        #include <sys/stat.h>
+        int main(int argc, char **argv) {
+            struct stat st;
+            char name[] = "own/XXXXXX";
+            return stat("own", &st) || mkstemp(name) < 0;
+        }"""
+    (tmp_path / "program.c").write_text(source)
+    subprocess.run(["cc", "-w", "program.c", "-o", "program"], cwd=tmp_path, check=True)
+    (tmp_path / "own").mkdir()
+
+    async def main() -> None:
+        command = Command([tmp_path / "program"], cwd=tmp_path)
+        async with Template(command, size=1, at="effect") as template:
+
+            async def is_told() -> bool:
+                """Some at once, each time that the next one looks at what has changed."""
+                await async_poll(lambda: template.stats["ready"] == 1, "a process")
+                await template.run(check=True)
+                due = time.monotonic() + 0.2
+                await async_poll(lambda: time.monotonic() > due, "a look is due")
+                await asyncio.gather(*(template.run(check=True) for _ in range(8)))
+                return template.kind == "exec"
+
+            await async_poll(is_told, "it is told")
+            assert template.by_exec is not None
+            assert template.by_exec.startswith(f"{tmp_path}/own changed, the last of ")
 
     run(main())

@@ -38,7 +38,11 @@ _OVERLOADED: Final = 503
 _REASONS: Final = ("deadline", "output", "stalled", "disconnect", "refused", "head")
 """Why the server ends a process."""
 _EVENTS: Final = {
-    "snapshot": {"restarted": "template_restart", "direct": "template_miss"},
+    "snapshot": {
+        "restarted": "template_restart",
+        "direct": "template_miss",
+        "stale": "template_stale",
+    },
     "warm": {"direct": "warm_miss", "died": "warm_death"},
     "pool": {"died": "pool_death"},
 }

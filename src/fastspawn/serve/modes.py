@@ -50,7 +50,7 @@ def _raw_with_id(route: Route) -> Spawn:
         about = exchange.about
         if filling.varies:
             argv, env = exchange.match.argv, exchange.match.env
-        elif about is None or strategy.name == "warm" or strategy.kind == "effect":
+        elif about is None or strategy.name == "warm" or strategy.alike:
             # What is started before the request can't know its id.
             return strategy.spawn(exchange, input)
         else:

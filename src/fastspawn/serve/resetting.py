@@ -23,6 +23,7 @@ class PoolStrategy:
     name = "pool"
     reason = ""
     kind = ""
+    alike = False
 
     def __init__(self, route: RouteConfig, common: Common) -> None:
         self._route = route

@@ -115,7 +115,12 @@ class Strategy(Protocol):
 
     @property
     def kind(self) -> str:
-        """Where forks begin now: ``main``, ``effect`` or ``checkpoint``; empty: nothing forks."""
+        """Where forks begin now: ``main``, ``effect`` or ``checkpoint``; ``exec``: most requests
+        start by exec all the same; empty: nothing forks."""
+
+    @property
+    def alike(self) -> bool:
+        """Only requests that run the command as it is can be forks."""
 
     @property
     def stats(self) -> Mapping[str, int]:
@@ -203,6 +208,10 @@ class DirectStrategy:
         return ""
 
     @property
+    def alike(self) -> bool:
+        return False
+
+    @property
     def stats(self) -> Mapping[str, int]:
         return {}
 
@@ -276,6 +285,10 @@ class SnapshotStrategy(DirectStrategy):
         return self._template.kind if self._open else ""
 
     @property
+    def alike(self) -> bool:
+        return self._open and self._template.place == "effect"
+
+    @property
     def stats(self) -> Mapping[str, int]:
         """As ``Template.stats``; of those that share a template one tells of it."""
         return self._lease.stats if self._open else {}
@@ -298,6 +311,9 @@ class SnapshotStrategy(DirectStrategy):
             return
         if template.kind == "checkpoint" and lease.once("checkpoint"):
             self._tell("checkpoint: forks begin there now", lease.titles)
+        by_exec = template.by_exec
+        if by_exec is not None and lease.once("exec"):
+            self._tell(f"exec: more than half of the requests start so: {by_exec}", lease.titles)
         why = template.no_checkpoint
         if why is not None and lease.once("refusal"):
             self._common.news.tell(f"no template at checkpoint(): {why}", lease.titles)

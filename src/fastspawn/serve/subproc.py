@@ -47,6 +47,7 @@ class SubprocessStrategy:
     name = "subprocess"
     reason = ""
     kind = ""
+    alike = False
     stats: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, route: RouteConfig, loop: asyncio.AbstractEventLoop) -> None:
