@@ -77,11 +77,13 @@ def find_leaks(before: Snapshot) -> list[str]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _signals() -> None:
-    """A shell ignores these in what it runs in the background, and children inherit that."""
+    """A shell ignores the first two in what it runs in the background, and nohup the third;
+    children inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGQUIT) is signal.SIG_IGN:
-        signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    for number in (signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
