@@ -42,11 +42,16 @@ def longer_times(first: float = 0.3) -> Iterator[str]:
         seconds *= 3
 
 
-def settled(read: Callable[[], int]) -> int:
-    """What ``read`` returns when it no longer changes."""
-    end = time.monotonic() + BOUND
+def seconds_in(duration: str) -> float:
+    """Of one of ``longer_times``."""
+    return float(duration[:-1])
+
+
+def settled(read: Callable[[], int], still: float = 0.5) -> int:
+    """What ``read`` returns when it no longer changes, for ``still`` seconds."""
+    end = time.monotonic() + BOUND + still
     last, since = read(), time.monotonic()
-    while time.monotonic() < since + 0.5:
+    while time.monotonic() < since + still:
         assert time.monotonic() < end, "it goes on and on"
         now = read()
         if now != last:
@@ -211,6 +216,14 @@ class Client:
         """One whole answer; ``head``: to a HEAD request."""
         response = self.read_head()
         return response if head else self.read_body(response)
+
+    def answered(self) -> bool:
+        """To a request, with 200. False: it was cut off, as those are that come too late."""
+        try:
+            self.get()
+            return self.read().status == 200
+        except (OSError, AssertionError):
+            return False
 
     def read_to_end(self) -> bytes:
         while self.fill():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.harness import BOUND, Client, Server, alive, asleep, children, poll
+from serve.harness import BOUND, Client, Server, alive, asleep, children, longer_times, poll
 
 Serve = Callable[..., Server]
 Script = Callable[..., tuple[str, ...]]
@@ -313,7 +313,6 @@ def test_before_its_turn(serve: Serve, script: Script, tmp_path: Path, leave: Le
         # All that shows that the server has both: what a shut sending side is answered with.
         leave(second)
         third.sock.shutdown(1)
-        third.sock.settimeout(5)
         assert third.sock.recv(1, 2) == b"H"
         poll(lambda: "499" in " ".join(server.log()), "a line for the second")
         first.sock.close()
@@ -376,12 +375,15 @@ def test_killed_process_that_is_not_read(serve: Serve, script: Script, tmp_path:
 
 
 def test_idle_connections_are_closed(serve: Serve) -> None:
-    server = serve("--keep-alive-timeout", "500ms")
-    with server.connect() as fresh, server.connect() as used:
-        used.get()
-        assert used.read().status == 200
-        assert fresh.ended()
-        assert used.ended()
+    for timeout in longer_times():
+        server = serve("--keep-alive-timeout", timeout)
+        with server.connect() as fresh, server.connect() as used:
+            answered = used.answered()
+            assert fresh.ended()
+            assert used.ended()
+        if answered:
+            break
+    assert answered
 
 
 def test_slow_head(serve: Serve) -> None:
@@ -395,7 +397,7 @@ def test_slow_head(serve: Serve) -> None:
         # A byte now and then does not help.
         started = time.monotonic()
         with contextlib.suppress(OSError):
-            while time.monotonic() - started < 10:
+            while time.monotonic() - started < BOUND:
                 client.send(b"G" if client.sock.gettimeout() == 0.05 else b"GET / HTTP/1.1\r\nX: ")
                 client.sock.settimeout(0.05)
                 with contextlib.suppress(TimeoutError):

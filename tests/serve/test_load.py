@@ -249,7 +249,7 @@ def test_nothing_is_lost_of_a_process_that_ends_before_its_reader(
 
 
 def test_pipelined_requests_stay_outside(serve: Serve, script: Script) -> None:
-    server = serve("--exec-timeout", "3s", command=script("exec sleep 60"))
+    server = serve("--exec-timeout", "none", command=script("exec sleep 60"))
     request = b"GET / HTTP/1.1\r\nHost: t\r\n\r\n"
     with server.connect() as client:
         client.sock.settimeout(1)

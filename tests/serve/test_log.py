@@ -63,7 +63,7 @@ def test_json(serve: Serve, strategy: str, tmp_path: Path) -> None:
         tmp_path / "serve.toml",
         cat="command = 'cat'",
         die="command = ['sh', '-c', 'kill -KILL $$']",
-        slow="command = 'sleep 60'\nexec-timeout = '200ms'",
+        slow="command = 'sleep 60'\nexec-timeout = '200ms'\nkill-grace = '20s'",
     )
     server = serve(
         *("--log-format", "json", "--request-id", "--max-body", "9", "--config", config),
