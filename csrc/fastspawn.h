@@ -416,6 +416,7 @@ enum fsp_refusal {
     FSP_REFUSED_LOOP,     /* it has an event loop at its checkpoint */
     FSP_REFUSED_SEED,     /* its random numbers would be the same in all forks */
     FSP_REFUSED_DRAWN,    /* it may draw some (RDRAND) where that cannot be seen */
+    FSP_REFUSED_EARLY,    /* it ended in main, before its first effect: `status` */
 };
 
 struct fsp_template_state {

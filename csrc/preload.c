@@ -417,6 +417,7 @@ static int run_to_effect(int argc, char **argv, char **envp) {
     enum fsp_refusal why = effect_watch();
     if (why) preload_refuse(why);
     atfork_be_child();
+    self.page->in_main = 1;
     return self.main(argc, argv, envp);
 }
 

@@ -50,6 +50,10 @@ void fsp_zygote_give_back(struct fsp_spawner *s, struct fsp_zygote *z) {
     fsp_job_rejoin(s, job, child);
 }
 
+static enum fsp_refusal how_early(const struct fsp_zygote *z) {
+    return z->page->in_main ? FSP_REFUSED_EARLY : FSP_REFUSED_EXIT;
+}
+
 void fsp_zygote_bury(struct fsp_spawner *s, struct fsp_zygote *z, int status) {
     struct fsp_template *t = z->template;
     struct fsp_job *job;
@@ -57,7 +61,7 @@ void fsp_zygote_bury(struct fsp_spawner *s, struct fsp_zygote *z, int status) {
     uint64_t now = sys_now(), age = now - z->born;
     fsp_zygote_retire(s, z);
     if (was_ready) fsp_template_count(t, &t->state.restarted);
-    if (was_starting) fsp_template_set_short(s, z, FSP_REFUSED_EXIT, status);
+    if (was_starting) fsp_template_set_short(s, z, how_early(z), status);
     if (was_ready && age < YOUNG_NS) fsp_place_of(t, s)->retry_at = now + FSP_BACKOFF_NS;
     if (was_ready && age >= YOUNG_NS) fsp_place_of(t, s)->failures = 0;
     while ((job = fsp_zygote_next_asked(z))) fsp_job_forked(s, job, fsp_zygote_pid_of(z, job));

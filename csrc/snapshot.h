@@ -51,6 +51,7 @@ struct fsp_snap_slot {
 
 struct fsp_snap_page {
     struct fsp_snap_slot slot[FSP_SNAP_SLOTS];
+    volatile int in_main; /* it runs on, to its first effect */
 };
 
 /* EFFECT: 0 stop before main; 1 before the first effect; 2 the same, but Python before main, which

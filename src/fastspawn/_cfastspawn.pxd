@@ -76,6 +76,7 @@ cdef extern from "fastspawn.h" nogil:
         FSP_REFUSED_LOOP
         FSP_REFUSED_SEED
         FSP_REFUSED_DRAWN
+        FSP_REFUSED_EARLY
 
     struct fsp_error:
         int err

@@ -25,10 +25,10 @@ from fastspawn._syscalls import stop_of
 from fastspawn.command import Command
 from fastspawn.engine import Engine
 from fastspawn.result import Result
-from fastspawn.template import _REASONS, Template, TemplateError, _preload
+from fastspawn.template import _EARLY, _EXIT, Template, TemplateError, _preload, _reason
 
 # csrc/snapshot.h
-_PAGE: Final = 1 << 16
+_PAGE, _IN_MAIN = 1 << 16, 1 << 14  # and where in it a process says that it runs main
 _HELLO, _REFUSED = 1, 2
 _REPLY: Final = struct.Struct("=IIIi")
 _INPUT: Final = struct.Struct("=QQQqqII")
@@ -48,8 +48,8 @@ def _files(data: bytes) -> list[tuple[str, bool]]:
     return files
 
 
-def _greeting(argv: Sequence[str], timeout: float) -> bytes:
-    """Let the program run to its first effect, and end it there."""
+def _greeting(argv: Sequence[str], timeout: float) -> bytes | str:
+    """Let the program run to its first effect, and end it there: what it says, or why nothing."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     page, library = os.memfd_create("fastspawn"), os.open(_preload(), os.O_RDONLY)
     os.ftruncate(page, _PAGE)
@@ -67,14 +67,18 @@ def _greeting(argv: Sequence[str], timeout: float) -> bytes:
         ) as process,
     ):
         theirs.close()
-        os.close(page)
         os.close(library)
         ours.settimeout(timeout)
         try:
-            return ours.recv(1 << 17)
-        except TimeoutError:
-            return b""
+            data = ours.recv(1 << 17)
+            if len(data) >= _REPLY.size:
+                return data
+            status = process.wait(timeout)
+            return _reason(_EARLY if any(os.pread(page, 4, _IN_MAIN)) else _EXIT, status)
+        except (TimeoutError, subprocess.TimeoutExpired):
+            return f"it ran for more than {timeout:g} s"
         finally:
+            os.close(page)
             process.kill()
 
 
@@ -137,12 +141,12 @@ def _explain(argv: list[str], rounds: int, timeout: float) -> int:
         _say(f"no template: {reason}")
         return 1
     data = _greeting(argv, timeout)
-    if len(data) < _REPLY.size:
-        _say(f"no stop before an effect: it ended, or ran for more than {timeout:g} s")
+    if isinstance(data, str):
+        _say(f"no stop before an effect: {data}")
         return 1
     kind, _, calls, value = _REPLY.unpack_from(data)
     if kind != _HELLO:
-        _say(f"no stop before an effect: {_REASONS.get(value, 'refused')}")
+        _say(f"no stop before an effect: {_reason(value, 0)}")
         return 1
     files = _files(data[_REPLY.size :])
     _say(f"runs alike for {calls - 1} system calls, and stops before")

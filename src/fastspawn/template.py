@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 # enum fsp_refusal of csrc/fastspawn.h
-_NOT, _EXIT, _TIME, _BUILD = 0, 2, 3, 4
+_NOT, _EXIT, _TIME, _BUILD, _EARLY = 0, 2, 3, 4, 22
 _AT: Final = {
     "auto": 0,
     "checkpoint": 1,
@@ -59,9 +59,9 @@ Kind = Literal["main", "effect", "checkpoint", "exec"]
 
 
 def _reason(why: int, status: int) -> str:
-    if why == _EXIT:
+    if why in (_EXIT, _EARLY):
         how = f"signal {-status}" if status < 0 else f"status {status}"
-        return f"it ended before main, with {how}"
+        return f"it ended before {'main' if why == _EXIT else 'its first effect'}, with {how}"
     return _REASONS[why]
 
 

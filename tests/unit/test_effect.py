@@ -674,8 +674,9 @@ def test_explain_what_cannot_be(tmp_path: Path, compile_c: Callable[[str], Path]
     text = tmp_path / "text"
     text.write_text("x")
     text.chmod(0o755)
+    why_not = "no stop before an effect: it"
     for args, status, why in (
-        (("--timeout", "0.2", str(slow)), 1, "no stop before an effect: it ended, or ran for more"),
+        (("--timeout", "0.2", str(slow)), 1, f"{why_not} ran for more than 0.2 s\n"),
         ((str(text),), 1, "no template: "),
         (("nonexistent-program",), 2, "no such program"),
         ((), 2, ""),

@@ -369,6 +369,36 @@ def test_another_libc_is_the_reason(run: Run, compile_c: Compile) -> None:
     run(main())
 
 
+DEEP = "int deep(volatile int n) { return deep(n + 1) + n; } int main(void) { return deep(0); }"
+EARLY = "__attribute__((constructor)) void early(void) { _exit(3); } int main(void) { puts(1); }"
+
+
+@pytest.mark.parametrize(
+    ("source", "how", "main_too"),
+    [(DEEP, "its first effect, with signal 11", True), (EARLY, "main, with status 3", False)],
+)
+def test_an_early_end(run: Run, compile_c: Compile, source: str, how: str, main_too: bool) -> None:
+    """A full stack leaves no room to see its end coming."""
+    path = compile_c(source)
+    command = Command([path])
+    told = f"it ended before {how}"
+
+    async def main() -> None:
+        with pytest.raises(TemplateError, match=told):
+            async with Template(command, size=1, at="effect"):
+                pass
+        if main_too:
+            async with Template(command, size=1, at="fixed") as template:
+                await as_by_exec(template, command)
+                assert template.not_at_effect == told
+
+    run(main())
+    explain = [sys.executable, "-m", "fastspawn.snapshot", "explain", "--", path]
+    explained = subprocess.run(explain, capture_output=True, text=True, check=False)
+    assert (explained.returncode, explained.stderr) == (1, "")
+    assert explained.stdout == f"no stop before an effect: {told}\n"
+
+
 def test_more_locks_than_can_be_given(run: Run, compile_c: Compile) -> None:
     path = compile_c(
         """
