@@ -5,6 +5,10 @@
  * side. A fork copies every mapping, and its end takes each down again: microseconds for each.
  * Their content in anonymous memory is one mapping.
  *
+ * They have to stay where they are. Those that the kernel put into a hole among libraries (where
+ * ld.so.cache was, for one, so that its size matters) lie alone, or a few together. And LC_CTYPE
+ * is large: of a file a fork gets the pages that it reads, of memory an entry for every page.
+ *
  * Of other files that would not do: a program may drop pages of a private mapping to read them
  * anew (madvise(2), MADV_DONTNEED). libc reads a locale, and unmaps it, and nothing else; and
  * when one of its files changes, the template is replaced.
@@ -24,8 +28,14 @@ struct runs {
     size_t n, files; /* of the last one */
 };
 
+/* By the file's name: LOCPATH and the LC_ALL of a path (setlocale(3)) may lead anywhere, and other
+ * files are below folders that are called "locale". */
 static bool is_locale(const char *rest) {
-    return strncmp(rest, " r--p ", 6) == 0 && strstr(rest, "/locale/");
+    const char *slash = strrchr(rest, '/');
+    if (strncmp(rest, " r--p ", 6) != 0 || slash == NULL) return false;
+    if (strcmp(slash, "/SYS_LC_MESSAGES") == 0) return true;
+    return strncmp(slash, "/LC_", 4) == 0 &&
+           strspn(slash + 4, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") == strlen(slash + 4);
 }
 
 /* A single file gains nothing. */

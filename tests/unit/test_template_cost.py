@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -184,9 +186,10 @@ LOCALE = r"""
 #include <locale.h>
 #include <stdio.h>
 #include <string.h>
-int main(void) {
-    char line[4096];
-    int files = 0;
+#include <sys/mman.h>
+int main(int argc, char **argv) {
+    char line[4096], *at = mmap(NULL, 8 << 12, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (int i = 1; argc > 1 && i < 8; i += 2) munmap(at + (i << 12), 1 << 12);
     puts(setlocale(LC_ALL, ""));
     puts(nl_langinfo(CODESET));
     puts(nl_langinfo(DAY_1));
@@ -195,23 +198,89 @@ int main(void) {
     puts(nl_langinfo(YESEXPR));
     fflush(stdout);
     FILE *maps = fopen("/proc/self/maps", "r");
-    while (fgets(line, sizeof line, maps)) files += strstr(line, "/locale/C.utf8/") != NULL;
-    fprintf(stderr, "%d\n", files);
+    while (fgets(line, sizeof line, maps)) if (strstr(line, "LC_")) fputs(line, stderr);
     setlocale(LC_ALL, "C"); /* which unmaps some */
     puts(nl_langinfo(CODESET));
     return 0;
 }
 """
+FILES = r"""
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+int main(int argc, char **argv) {
+    char line[4096], *at = mmap(NULL, 1 << 20, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (char **name = argv + 1; *name; name++) {
+        struct stat st = {.st_size = 1 << 12}; /* a hole */
+        int fd = open(*name, O_RDONLY);
+        if (fd >= 0) {
+            fstat(fd, &st);
+            mmap(at, st.st_size, PROT_READ, MAP_PRIVATE | MAP_FIXED, fd, 0);
+            close(fd);
+            *name = at;
+        } else *name = "a hole";
+        at += st.st_size;
+    }
+    for (char **name = argv + 1; *name; name++) puts(*name);
+    fflush(stdout);
+    FILE *maps = fopen("/proc/self/maps", "r");
+    while (fgets(line, sizeof line, maps)) if (strstr(line, "/files/")) fputs(line, stderr);
+    return 0;
+}
+"""
+MERGED = 256 * 1024
+
+
+def files_in(maps: bytes) -> list[tuple[str, int, int]]:
+    """Name, start and end of each file that is mapped."""
+    found = []
+    for line in maps.decode().splitlines():
+        start, end = line.split()[0].split("-")
+        found.append((line.rpartition("/")[2], int(start, 16), int(end, 16)))
+    return found
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="for x86-64")
+@pytest.mark.parametrize("folder", ["locale", "other"])
+def test_files_of_a_locale_that_lie_side_by_side(
+    run: Run, compile_c: Compile, tmp_path: Path, folder: str
+) -> None:
+    """They are one mapping; other files, larger ones, and what lies alone stay what they are."""
+    place = tmp_path / folder / "files"
+    place.mkdir(parents=True)
+    row = "LC_TIME LC_PAPER SYS_LC_MESSAGES - LC_NAME - LC_CTYPE LC_NUMERIC LC_ADDRESS - a.mo b.mo"
+    for name in row.replace("-", "").split():
+        size = MERGED + 4096 if name == "LC_CTYPE" else 4096
+        (place / name).write_bytes(f"this is {name}".encode().ljust(size, b"\0"))
+    argv = [compile_c("files", FILES), *(place / name for name in row.split())]
+    by_exec, by_fork = both(run, argv, {}, "effect")
+    assert by_exec.stdout == by_fork.stdout
+    assert by_exec.stdout.count(b"this is ") == 9
+    assert len(files_in(by_exec.stderr)) == 9
+    stay = ["LC_NAME", "LC_CTYPE", "a.mo", "b.mo"]
+    assert [name for name, _, _ in files_in(by_fork.stderr)] == stay
 
 
 @pytest.mark.skipif(
     not Path("/usr/lib/locale/C.utf8/LC_TIME").exists(), reason="the locale is in no files here"
 )
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="for x86-64")
-def test_the_files_of_a_locale_become_one_mapping(run: Run, compile_c: Compile) -> None:
+@pytest.mark.parametrize("holes", [(), ("holes",)])
+@pytest.mark.parametrize("moved", [False, True])
+def test_the_files_of_a_locale(
+    run: Run, compile_c: Compile, tmp_path: Path, moved: bool, holes: tuple[str, ...]
+) -> None:
+    """Where the kernel maps them depends on the holes that there are, and on their sizes."""
     env = {"LANG": "C.UTF-8"}
-    by_exec, by_fork = both(run, [compile_c("locale", LOCALE)], env, "effect")
+    if moved:
+        shutil.copytree("/usr/lib/locale/C.utf8", tmp_path / "C.utf8")
+        env["LOCPATH"] = str(tmp_path)
+    by_exec, by_fork = both(run, [compile_c("program", LOCALE), *holes], env, "effect")
     assert by_exec.stdout == by_fork.stdout
     assert by_exec.stdout.startswith(b"C.UTF-8\nUTF-8\nSunday\n")
-    assert int(by_exec.stderr) > 8
-    assert int(by_fork.stderr) <= 2
+    files, left = files_in(by_exec.stderr), files_in(by_fork.stderr)
+    assert 8 < len(files) > len(left)
+    for (_, start, middle), (_, then, end) in itertools.pairwise(left):
+        assert middle != then or end - start > MERGED
