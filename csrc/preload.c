@@ -54,7 +54,7 @@ typedef int start_fn(main_fn *, int, char **, void (*)(void), void (*)(void), vo
 
 /* What another program does not have is NULL.  (dlsym would say so with a message from malloc,
  * which is the program's to begin with.) */
-extern int Py_BytesMain(int, char **) __attribute__((weak));
+extern const char Py_BytesMain[] __attribute__((weak)); /* is it there? It is never called. */
 extern char **environ;
 extern char *program_invocation_name __attribute__((weak));
 extern char *program_invocation_short_name __attribute__((weak));
@@ -361,7 +361,7 @@ static bool map_memory(void) {
 
 /* Python programs need not be asked for: checkpoint() is part of the package. */
 static bool is_python(void) {
-    return &Py_BytesMain != NULL;
+    return Py_BytesMain != NULL;
 }
 
 void preload_refuse(enum fsp_refusal why) {
