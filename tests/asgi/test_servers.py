@@ -327,7 +327,7 @@ def test_a_process_that_does_not_read(serve: Serve, kind: str, tmp_path: Path) -
     """It throttles the client. While nothing is read from that, no server of ASGI can see it
     leave: the time limit ends the process."""
     pid = tmp_path / "pid"
-    server = serve(kind, command=["sh", "-c", HOLD, str(pid)], exec_timeout=5)
+    server = serve(kind, command=["sh", "-c", HOLD, str(pid)], exec_timeout=10)
     with server.connect() as client:
         client.request("POST", "/", "Transfer-Encoding: chunked")
         client.send(b"1\r\nx\r\n")

@@ -23,6 +23,7 @@ from support import (
     failure,
     gone,
     is_alive,
+    longer_times,
     open_fds,
     own_threads,
     poll,
@@ -91,11 +92,17 @@ async def test_errors(argv: list[Any], options: dict[str, Any]) -> None:
         assert (error.output, error.stderr) == (expected.output, expected.stderr)
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0.1}, {"limits": Limits(timeout=0.1)}])
-async def test_timeout(options: dict[str, Any]) -> None:
-    error: Any = await async_failure(aio.run(sh("echo $$; exec sleep 60"), **options))
-    assert type(error) is subprocess.TimeoutExpired
-    assert (error.timeout, error.stderr) == (0.1, b"")
+@pytest.mark.parametrize("limit", [False, True])
+async def test_timeout(limit: bool) -> None:
+    for seconds in longer_times():
+        options: dict[str, Any] = {"timeout": seconds}
+        if limit:
+            options = {"limits": Limits(timeout=seconds)}
+        error: Any = await async_failure(aio.run(sh("echo $$; exec sleep 60"), **options))
+        assert type(error) is subprocess.TimeoutExpired
+        assert (error.timeout, error.stderr) == (seconds, b"")
+        if error.output:
+            break
     await gone(int(error.output))
 
 

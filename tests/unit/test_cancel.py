@@ -165,9 +165,7 @@ async def test_close_with_everything_going_on() -> None:
     await stubborn.stdout.readline()
     runs = [asyncio.ensure_future(engine.run(["sleep", "60"])) for _ in range(50)]
     await asyncio.sleep(0)
-    started = time.monotonic()
-    await engine.close()
-    assert time.monotonic() - started < 3  # a killed child is given up after 5 s
+    await asyncio.wait_for(engine.close(), BOUND)
     assert flood.returncode == stubborn.returncode == -signal.SIGKILL
     assert await reading > 0
     for outcome in await asyncio.gather(*runs, return_exceptions=True):
@@ -175,7 +173,7 @@ async def test_close_with_everything_going_on() -> None:
             assert isinstance(outcome, RuntimeError), outcome
             assert str(outcome) == "the engine was closed before the command ran"
         else:
-            assert outcome.cancelled
+            assert (outcome.cancelled, outcome.lost) == (True, False)  # none was given up
             assert outcome.returncode == -signal.SIGKILL
     assert engine.live == 0
 
@@ -312,6 +310,6 @@ def test_children_do_not_outlive_the_program(kind: str, how: str) -> None:
     """Nobody closes the engine: the program ends at once, and its children with it."""
     started = time.monotonic()
     pids = [int(word) for word in run_script("leave.py", kind, how).split()]
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < BOUND  # and not the 60 s that they take
     assert len(pids) == 12
     poll(lambda: not any(map(is_alive, pids)), f"the children {pids} are gone")

@@ -21,7 +21,7 @@ from support import (
     sh,
 )
 
-SHORT = Limits(timeout=0.05, kill_grace=0.05)
+SHORT = Limits(timeout=0.05, kill_grace=BOUND)
 
 # Ends on no signal but KILL; children of the shell ignore what it ignores.
 STUBBORN = 'trap "" TERM HUP INT; echo ready; while :; do sleep 1; done'
@@ -117,7 +117,11 @@ async def test_stopped_command_is_ended(engine: Engine) -> None:
 
 
 async def test_stop_and_continue_is_no_end(engine: Engine) -> None:
-    text = "(sleep 0.1; kill -CONT $$) & kill -STOP $$; echo went on; wait; exit 4"
+    stopped = "ps -o stat= -p $$ | grep -q T"
+    text = (
+        f"(until {stopped}; do sleep 0.01; done; kill -CONT $$) & "
+        "kill -STOP $$; echo went on; wait; exit 4"
+    )
     result = await engine.run(sh(text))
     assert (result.returncode, result.stdout) == (4, b"went on\n")
 

@@ -14,7 +14,7 @@ import pytest
 
 from conftest import Run
 from fastspawn import STREAM, Command, Engine, Job, Limits, WarmPool
-from support import async_poll, gone, is_alive, longer_times, poll, sh
+from support import BOUND, async_poll, gone, is_alive, longer_times, poll, sh
 
 CAT = ["sh", "-c", 'echo "$$"; cat']
 """Says who it is before its request, and answers with the request."""
@@ -135,7 +135,7 @@ async def test_limits_count_from_the_request() -> None:
                 break
     assert (result.pid, result.stdout, result.timed_out) == (pid, b"done\n", False)
     assert result.wall <= seconds
-    async with WarmPool(Command(argv, limits=Limits(timeout=0.1, kill_grace=0.1))) as pool:
+    async with WarmPool(Command(argv, limits=Limits(timeout=0.1, kill_grace=BOUND))) as pool:
         await full(pool, 1)
         result = await pool.run(b"60\n")
         assert (result.timed_out, result.returncode) == (True, -signal.SIGTERM)
