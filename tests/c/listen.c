@@ -24,7 +24,7 @@ struct fsp_job_options listen_options(void) {
         .in = FSP_IO_NULL,
         .out = FSP_IO_PIPE,
         .err = FSP_IO_PIPE,
-        .limits = {.kill_grace = 100000000, .drain = 60000000000},
+        .limits = {.kill_grace = 1000000000, .drain = 60000000000},
     };
 }
 
