@@ -61,6 +61,11 @@ static bool nobody_holds(struct holders *h, bool *seen) {
     return n == 0;
 }
 
+/* Has it been written to, and closed by all who did? */
+static bool are_gone(struct holders *h, bool *seen) {
+    return nobody_holds(h, seen) && *seen;
+}
+
 static void forget_holders(struct holders h) {
     close(h.fd);
     unlink(h.path);
