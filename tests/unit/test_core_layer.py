@@ -44,10 +44,11 @@ def test_every_trap_has_its_test() -> None:
     named = 0
     for row in rows:
         program = ""
-        for where, name in re.findall(r"`(?:([\w.]+)::? ?)?(\w+)`", row):
+        for where, name in re.findall(r"`(?:([\w./]+)::? ?)?(\w+)`", row):
             program = where or program
             if program.endswith(".py"):
-                path, head = f"unit/{program}", f"def {name}("
+                path = program if "/" in program else f"unit/{program}"
+                head = f"def {name}("
             else:
                 path, head = f"c/test_{program}.c", f"RUN({name});"
             assert head in (ROOT / "tests" / path).read_text(), (path, name)
