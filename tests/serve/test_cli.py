@@ -108,6 +108,26 @@ def test_unix_socket_in_use(tmp_path: Path) -> None:
     assert path.exists()
 
 
+def test_where_links_may_lead_is_there(tmp_path: Path) -> None:
+    """A name that was mistyped would refuse what it is to allow."""
+    (tmp_path / "file").touch()
+    for name, why in (("none", "No such file or directory"), ("file", "Not a directory")):
+        link = str(tmp_path / name)
+        result = run("--port", "0", "--cgi-dir", str(tmp_path), "--cgi-link-dir", link)
+        assert_refused(result, f"--cgi-link-dir {link}: {why}")
+
+
+@pytest.mark.parametrize("workers", [(), ("--workers", "2")], ids=["one", "workers"])
+def test_unix_socket_of_a_server_that_could_not_start(
+    tmp_path: Path, workers: tuple[str, ...]
+) -> None:
+    """What can be found only when the socket is there: a pool's worker that dies."""
+    path = tmp_path / "socket"
+    pool = ("--strategy", "pool", "--worker", "false")
+    assert_refused(run("--uds", str(path), *pool, *workers), "the worker has died")
+    assert not path.exists()
+
+
 def test_unix_socket_that_is_something_else(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("precious")

@@ -47,16 +47,25 @@ def check_commands(config: Config) -> None:
             raise UsageError(f"{where}{error}") from error
 
 
+def _check_scripts(route: RouteConfig) -> None:
+    try:
+        from .cgi.gateway import directory_of
+
+        directory_of(route)
+    except ValueError as error:
+        raise UsageError(f"--cgi-dir {route.cgi_dir}: {error}") from error
+    except OSError as error:
+        raise UsageError(f"--cgi-dir {route.cgi_dir}: {error.strerror}") from error
+    try:
+        for link in route.cgi_link_dir:
+            os.stat(os.path.join(link, ""))
+    except OSError as error:
+        raise UsageError(f"--cgi-link-dir {error.filename[:-1]}: {error.strerror}") from error
+
+
 def _check_command(route: RouteConfig) -> None:
     if route.cgi_dir is not None:
-        try:
-            from .cgi.gateway import directory_of
-
-            directory_of(route)
-        except ValueError as error:
-            raise UsageError(f"--cgi-dir {route.cgi_dir}: {error}") from error
-        except OSError as error:
-            raise UsageError(f"--cgi-dir {route.cgi_dir}: {error.strerror}") from error
+        _check_scripts(route)
         if route.sandbox is None:
             return
     filling = Filling(route)

@@ -7,6 +7,7 @@ status 2.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import socket
@@ -118,9 +119,19 @@ def _run(argv: Sequence[str]) -> int:
     os.environ.pop(_PASSWORD, None)  # it is no command's business
     config = parse(argv, environ)
     check(config)
+    with contextlib.ExitStack() as undo:
+        return _serve(config, argv, environ, undo)
+
+
+def _serve(
+    config: Config, argv: Sequence[str], environ: Mapping[str, str], undo: contextlib.ExitStack
+) -> int:
+    """``undo`` is closed as soon as no new connection is to come, or the server can't start."""
     fds = systemd.listen_fds()
     notifier = systemd.Notifier()
     socks = [listen.adopt(fd, config.backlog) for fd in fds] or _listen(config)
+    if config.uds is not None and not fds:
+        undo.callback(listen.unlink, config.uds)
     scheme = "http" if config.ssl_certfile is None else "https"
     where = ", ".join(listen.name(sock, scheme) for sock in socks)
     if config.workers > 1 and config.fd is None and not fds:
@@ -143,10 +154,6 @@ def _run(argv: Sequence[str]) -> int:
             flush=True,
         )
 
-    def stopping() -> None:
-        if config.uds is not None and not fds:
-            listen.unlink(config.uds)
-
     def reread() -> Config:
         found = parse(argv, environ)
         check(found)
@@ -157,14 +164,14 @@ def _run(argv: Sequence[str]) -> int:
     hangup = None if config.config is None else reread
     if config.workers == 1:
         server.serve(
-            config, socks, ready=ready, stopping=stopping, reread=hangup, notifier=notifier
+            config, socks, ready=ready, stopping=undo.close, reread=hangup, notifier=notifier
         )
         return 0
     return workers.Supervisor(
         config,
         [list(share) for share in zip(*shares, strict=True)],
         ready=ready,
-        stopping=stopping,
+        stopping=undo.close,
         reread=hangup,
         notifier=notifier,
     ).run()

@@ -52,13 +52,18 @@ def work(fds: Sequence[str]) -> int:
     config = upstream.first_config()
     if config is None:
         return 1
-    server.serve(
-        config,
-        [listen.adopt(int(fd), config.backlog) for fd in fds],
-        ready=lambda: upstream.send(link.READY),
-        stopping=lambda: None,
-        upstream=upstream,
-    )
+    try:
+        server.serve(
+            config,
+            [listen.adopt(int(fd), config.backlog) for fd in fds],
+            ready=lambda: upstream.send(link.READY),
+            stopping=lambda: None,
+            upstream=upstream,
+        )
+    except server.StartError as error:
+        # What keeps one from starting keeps all: the supervisor says it once.
+        upstream.send_json(link.NEWS, f"error: {error}")
+        return 2
     return 0
 
 
