@@ -33,7 +33,7 @@ CORE = """
 
 # A shared object of its own, which the programs of templates load (csrc/preload.c).
 PRELOAD = """
-    preload atfork tasks fresh bind effect plain rdrand environment loops inputs maps merge settle
+    preload atfork tasks fresh bind effect plain rdrand environment loops copies inputs maps merge settle
     fdmap plan fault
 """.split()
 

@@ -490,6 +490,7 @@ static void drop_stdio(int errors) {
     raw(dup3, errors, 2, 0);
     raw(close, null);
     raw(close, errors);
+    copies_follow();
 }
 
 /* Nor be ended with it: what its group is told is not for us. */
@@ -551,6 +552,7 @@ static enum fsp_refusal refusal_here(const char *const *files, enum fsp_refusal 
     if (!why) why = refusal();
     self.tid = tid;
     if (!why && loops_exist()) why = FSP_REFUSED_LOOP;
+    if (!why && !copies_find()) why = FSP_REFUSED_MEMORY;
     if (!why) why = inputs_add_mapped(true);
     if (!why && !inputs_add_place()) why = FSP_REFUSED_INPUTS;
     for (; !why && files && *files; files++)
@@ -591,6 +593,7 @@ EXPORT int fastspawn_freeze(const char *const *files, int known, hook *before, h
  * template when nobody wants it any more. */
 EXPORT int fastspawn_serve(void) {
     if (serve() < 0) return 0;
+    copies_follow();
     const struct fsp_plan *plan = (struct fsp_plan *)self.plan;
     if (self.own_name) name_program(plan->argv[0]);
     bool own = env_enter(plan->envp);

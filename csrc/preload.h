@@ -113,6 +113,13 @@ bool env_enter(char *const *asked);
 /* Does the program have an event loop? */
 bool loops_exist(void);
 
+/* ---- copies.c: descriptors that are the same as 0 to 2 ---- */
+
+/* Once, where the first request's streams are in place; false: they cannot be listed. */
+bool copies_find(void);
+/* They are copies again, of what 0 to 2 are now. */
+void copies_follow(void);
+
 /* ---- rdrand.c: the processor's random numbers (x86-64) ---- */
 
 #ifdef __x86_64__

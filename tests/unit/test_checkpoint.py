@@ -151,6 +151,11 @@ KEPT_INPUT = {
     ),
     "an attribute of its own": ("sys.stdin.mine = 1", "(sys.stdin.mine, sys.stdin.read())"),
     "closed": ("sys.stdin.close()", "(sys.stdin.closed, os.read(0, 9))"),
+    "a copy": (
+        "s = os.fdopen(os.dup(0), errors='surrogateescape')\ns.readline()",
+        "s.read()",
+    ),
+    "a name": ("s = open('/dev/stdin', newline='', errors='surrogateescape')", "s.read()"),
     "none": ("sys.stdin = None", "(sys.stdin, sys.__stdin__.read())"),
     "read to its end": ("sys.stdin.read()", "sys.stdin.read()"),
     "detached": ("b = sys.stdin.detach()\nb.readline()", "b.read()"),

@@ -61,6 +61,13 @@ PROGRAMS: Mapping[str, str] = {
     "fdopen(2)": "out = os.fdopen(2, 'w')\nout.write('hi')",
     "dup": "out = os.fdopen(os.dup(1), 'w')\nout.write('hi')",
     "/dev/stdout": "out = open('/dev/stdout', 'w')\nout.write('hi')",
+    "dup above": "out = os.fdopen(os.dup(1), 'w')\n---\nout.write('hi')",
+    "dup of stderr above": "out = os.fdopen(os.dup(2), 'w')\n---\nout.write('hi')",
+    "dup above for a child": "copy = os.dup(1)\nos.set_inheritable(copy, True)\n---\n"
+    "os.system(f'echo hi >&{copy}')",
+    "/dev/stdout above": "out = open('/dev/stdout', 'w')\n---\nout.write('hi')",
+    "its own pipe as stdout above": "r, w = os.pipe()\nkept = os.dup(1)\nos.dup2(w, 1)\n---\n"
+    "os.dup2(kept, 1)\nos.write(w, b'hi')\nos.write(1, os.read(r, 9))",
     "gzip": "import gzip\nout = gzip.GzipFile(fileobj=sys.stdout.buffer, mode='w', mtime=0)\n"
     "out.write(b'hi')",
     "gzip text": "import gzip\n---\nraw = gzip.GzipFile('', 'wb', 9, sys.stdout.buffer, 0)\n"

@@ -6,6 +6,8 @@ import codecs
 import contextlib
 import gc
 import io
+import os
+import stat
 from typing import Any
 
 _TEXT = io.TextIOWrapper
@@ -33,9 +35,18 @@ def _reads_stdin(thing: Any) -> bool:
     if not issubclass(type(thing), (*_READERS, codecs.StreamReader)):
         return False
     try:
-        return bool(thing.fileno() == 0)
+        return _is_stdin(thing.fileno())
     except Exception:
         return False  # closed, detached, or nothing of the kind
+
+
+def _is_stdin(fd: int) -> bool:
+    """Or a copy of it (csrc/copies.c)."""
+    if fd == 0:
+        return True
+    state = os.fstat(fd)
+    of_its_own = not stat.S_ISFIFO(state.st_mode) and not stat.S_ISSOCK(state.st_mode)
+    return not of_its_own and os.path.samestat(state, os.fstat(0))
 
 
 def _reset_decoder(reader: Any) -> None:
