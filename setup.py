@@ -33,8 +33,8 @@ CORE = """
 
 # A shared object of its own, which the programs of templates load (csrc/preload.c).
 PRELOAD = """
-    preload atfork tasks fresh bind effect plain rdrand environment loops copies inputs maps merge settle
-    fdmap plan fault
+    preload atfork tasks fresh bind effect plain rdrand environment loops copies inputs maps merge
+    settle fdmap plan fault
 """.split()
 
 # A program of its own: the worker of a ResettablePool (csrc/worker.c), with the steps of a spawn.

@@ -1199,6 +1199,10 @@ cdef extern from *:
         return 1;
     }
 
+    static void fsp_forget_outermost(void) {
+        Py_CLEAR(fsp_outermost);
+    }
+
     static PyObject *fsp_get(PyObject *thing) {
         thing = thing ? thing : Py_None;
         Py_INCREF(thing);
@@ -1210,6 +1214,7 @@ cdef extern from *:
     """
     void fsp_record_exits(object)
     bint fsp_record_sys_exit(object, object)
+    void fsp_forget_outermost()
     void fsp_start_recording()
     object fsp_get_latest_exit()
     object fsp_get_exit_at()
@@ -1257,6 +1262,11 @@ def _record_exits(type kind not None):
 def _record_sys_exit(function, outermost):
     """The same for sys.exit and the outermost frame; false if it is not the one known here."""
     return fsp_record_sys_exit(function, outermost)
+
+
+def _forget_outermost():
+    """Let the frame go: its globals live as long, and the program's streams in them."""
+    fsp_forget_outermost()
 
 
 def _latest_exit():

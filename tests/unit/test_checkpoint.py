@@ -474,6 +474,18 @@ def test_at_main_there_is_none(run: Run, tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_plain_process_ends_as_one(run: Run, tmp_path: Path) -> None:
+    """Where there is no checkpoint all that the program has is finalized."""
+    path = script(tmp_path, "checkpoint()\nout = open('/dev/stdout', 'w')\nout.write('hi')\n")
+
+    async def main() -> None:
+        async with Template([sys.executable, path], size=1, at="main") as template:
+            result = await template.run()
+        assert (result.returncode, result.stdout, result.stderr) == (0, b"hi", b"")
+
+    run(main())
+
+
 def test_the_reason_of_a_refusal(run: Run, tmp_path: Path) -> None:
     path = script(
         tmp_path,

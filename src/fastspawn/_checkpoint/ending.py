@@ -59,6 +59,7 @@ class End:
 
     def forget(self) -> None:
         gc.callbacks.remove(self._callback)
+        _core._forget_outermost()
 
     def at_exit(self) -> None:
         """The last exit handler: the interpreter flushes next, and then it collects."""
