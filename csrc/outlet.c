@@ -135,6 +135,7 @@ static struct batch *next_batch(struct fsp_outlet *o) {
 
 static void *outlet_main(void *arg) {
     struct fsp_outlet *o = arg;
+    sys_batch(); /* no line is in a hurry: a child is not preempted for it */
     pthread_mutex_lock(&o->lock);
     for (struct batch *b; (b = next_batch(o));) {
         size_t len = b->len;
