@@ -24,7 +24,7 @@ from subprocess import (
     list2cmdline,
 )
 
-TYPE_CHECKING = False  # typing's, whose import would be a fifth of this one
+TYPE_CHECKING = False  # not typing's, whose import nothing else here needs
 if TYPE_CHECKING:
     # Its overloads say which arguments make it one of text; a subclass does not inherit that.
     from subprocess import Popen

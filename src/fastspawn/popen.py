@@ -17,7 +17,7 @@ from time import monotonic
 
 from fastspawn._core import Child, Plan, ReturnCode, adopt, backends, spawn, tells_stages
 
-TYPE_CHECKING = False  # typing's import would take as long as all of subprocess
+TYPE_CHECKING = False  # not typing's, whose import nothing else here needs
 if TYPE_CHECKING:
     from typing import Any, AnyStr  # noqa: F401  (the base's, below)
 

@@ -95,7 +95,7 @@ def test_all() -> None:
 
 
 HEAVY = {"asyncio", "uvloop", "typing", "inspect", "dataclasses", "importlib.metadata"}
-"""Modules whose import takes as long as that of subprocess, or longer."""
+"""Modules that take milliseconds to import and that subprocess does without."""
 
 
 @pytest.mark.parametrize(
