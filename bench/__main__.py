@@ -11,14 +11,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench import freeze, growth, handlers, lag, library, openloop, phases, report, rows, stall
-from bench.cases.ways import WAYS
+from bench import (
+    freeze,
+    growth,
+    handlers,
+    lag,
+    library,
+    openloop,
+    phases,
+    report,
+    rows,
+    stall,
+    waiting,
+    web,
+)
 from bench.compare import compare
 from bench.harness import tools
 from bench.harness.progress import Progress
 from bench.harness.server import environment
 from bench.plan import SECTIONS, Plan, attribute, chosen_rows
 from bench.row import Row
+from bench.slower import slower
 from bench.store import Results
 
 
@@ -40,6 +53,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--compare", nargs=2, type=Path, metavar=("A", "B"), help="tell whether two runs' JSON"
         " files have the same ranking, and ratios within 10 %%")  # fmt: skip
+    add("--slower", nargs=2, type=Path, metavar=("BEFORE", "NOW"), help="tell which rows of two"
+        " runs' JSON files are slower now, by more than 3 %% and beyond noise")  # fmt: skip
     add("--list", action="store_true", help="list the rows and leave")
     add("--output", type=Path, help="where the JSON goes (default results/latest.json for a full"
         " run, else bench/.cache/last.json)")  # fmt: skip
@@ -68,11 +83,17 @@ def show_list() -> None:
         print(f"http     {row.name:24} {row.about} [{version_or_reason(row)}]")
     for name, handler in handlers.HANDLERS.items():
         print(f"handlers {name:24} {handler.row.about}")
+    for name, page in web.WEB.items():
+        print(f"web      {name:24} {page.row.about} [{version_or_reason(page.row)}]")
+    for name, row in rows.PROGRAM_ROWS.items():
+        print(f"programs {name:24} {row.about}")
     for name, gap in handlers.GAPS.items():
         print(f"gaps     {name:24} {gap.row.about}")
     print(f"open-loop {', '.join(openloop.NAMES)}")
-    for name in WAYS:
-        print(f"library  {name:24} {library.about(name)}")
+    for name, about in waiting.WAYS.items():
+        print(f"memory   {name:24} {about}")
+    for name, about in library.ABOUT.items():
+        print(f"library  {name:24} {about}")
     for curve in growth.CURVES:
         print(f"growth   {curve.section:24} {', '.join(curve.names)}")
     print(f"phases   {', '.join(phases.NAMES)}")
@@ -124,6 +145,7 @@ def opened(options: argparse.Namespace) -> Results:
     names = sorted((before.keys() | now.keys()) - {*NOT_COMPARED, "later_commits"})
     if options.another_commit:
         names.remove("commit")
+    before["options"]["rounds"] = max(before["options"]["rounds"], now["options"]["rounds"])
     if other := [told for name in names for told in differences(name, before, now)]:
         raise tools.Unavailable(f"can't go on with {options.output.name}: {'; '.join(other)}")
     measured = [before["commit"], *before.get("later_commits", ())]
@@ -143,16 +165,29 @@ def differences(name: str, before: dict[str, Any], now: dict[str, Any]) -> list[
     return [] if old == new else [f"{name} was {old}, is {new}"]
 
 
-def show_comparison(before: Path, after: Path) -> int:
-    """0 when two runs say the same, 1 when they do not."""
+def both(before: Path, after: Path) -> tuple[Results, Results]:
     try:
-        found = compare(Results.load(before), Results.load(after))
+        return Results.load(before), Results.load(after)
     except (OSError, ValueError) as error:
         raise tools.Unavailable(f"nothing to compare: {error}") from None
+
+
+def show_comparison(before: Path, after: Path) -> int:
+    """0 when two runs say the same, 1 when they do not."""
+    found = compare(*both(before, after))
     if not found:
         raise tools.Unavailable("nothing to compare: the runs have no section in common")
     print(*found, sep="\n")
     return 0 if all(comparison.same for comparison in found) else 1
+
+
+def show_slower(before: Path, now: Path) -> int:
+    """0 when no row is slower than it was, 1 when one is."""
+    found = slower(*both(before, now))
+    if not found:
+        raise tools.Unavailable("nothing to compare: the runs have no row in common")
+    print(*found, sep="\n")
+    return 1 if any(section.slower for section in found) else 0
 
 
 def run(options: argparse.Namespace) -> int:
@@ -188,6 +223,8 @@ def main() -> int:
     try:
         if options.compare:
             return show_comparison(*options.compare)
+        if options.slower:
+            return show_slower(*options.slower)
         return run(options)
     except tools.Unavailable as error:
         print(f"bench: {error}", file=sys.stderr)

@@ -37,6 +37,7 @@ YARDSTICKS = {
     "http": Yardstick("requests_per_second", rows.RUST),
     "open-loop": Yardstick("p99_us", rows.RUST),
     "handlers": Yardstick("requests_per_second", "python-handler-direct"),
+    "web": Yardstick("requests_per_second", "flask-hello-gunicorn"),
     "gaps": Yardstick("p50_us", "node-handler-direct"),
     "library": Yardstick("wall_us", "subprocess-run", batches=True),
 }

@@ -1,15 +1,17 @@
 """The handler rows: programs that take long to start, executed for every request and not.
 
-Two comparisons, each between two ways of our own server with the same command:
+Two comparisons, each between ways of our own server with the same command:
 
-* `handlers`, under full load: a Python program with common imports, executed for every request and
-  forked at its `checkpoint()`; and the same with numpy.
+* `handlers`, under full load: a Python program with common imports, executed for every request,
+  forked at its `checkpoint()`, and put back to it; the same with numpy; and beside them its
+  function in gunicorn's workers, without a process for the request.
 * `gaps`, one request at a time with an idle moment before each: a Node program, executed for every
   request and started ahead of it (`--strategy warm`).
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,12 +21,17 @@ from bench.harness.server import Server
 from bench.harness.stats import quantile
 from bench.ours import fastspawn
 from bench.peers import builds
-from bench.row import Options, Record, ServerRow, with_command
+from bench.row import Options, Record, ServerRow, module, with_command
 
 PYTHON_PROGRAM = "bench/cases/handler.py"
 NODE_PROGRAM = "bench/cases/handler.mjs"
 ANSWER = b'{"hi": 0, "with": ["asyncio", "email", "re", "urllib.request"]}\n'
 CONNECTIONS, PATIENCE = 8, 20  # so much CPU for each: with 30 at once some wait for seconds
+WAYS = {
+    "direct": "executed for each request",
+    "snapshot": "forked at its `checkpoint()`",
+    "reset": "put back to its `checkpoint()` after each request",
+}
 GAP = 0.15  # seconds: Node has started within it
 
 
@@ -42,17 +49,36 @@ class Handler:
         return self.row.measure(fewer)
 
 
-def _python(name: str, words: Sequence[str], requests: float) -> Handler:
+def _python(
+    name: str, words: Sequence[str], requests: float, checkpointed: str = "snapshot"
+) -> Handler:
     frozen = "checkpoint" in words
     flags = ["--snapshot-at", "checkpoint"] if frozen else []
     imports = "json, re, email, urllib.request, asyncio" + ", numpy" * ("numpy" in words)
-    way = "forked at its `checkpoint()`" if frozen else "executed for each request"
-    strategy = "snapshot" if frozen else "direct"
+    strategy = checkpointed if frozen else "direct"
+    command = (sys.executable, PYTHON_PROGRAM, *words)
     row = fastspawn(
         name,
         f"`--strategy {' '.join([strategy, *flags])}`: a Python program that imports {imports}, "
-        f"{way}",
+        f"{WAYS[strategy]}",
         *("--strategy", strategy, *flags),
+        command=command,
+    )
+    if "numpy" in words:
+        row = _with_numpy(row)
+    return Handler(with_command(row, command, ANSWER), requests)
+
+
+def _gunicorn(name: str, words: Sequence[str], requests: float) -> Handler:
+    version = functools.partial(builds.python_version, "gunicorn")
+    about = "that program's function" + " with numpy" * ("numpy" in words)
+    row = ServerRow(
+        name,
+        f"{about} in gunicorn's own sync workers, 2 x cores + 1: no process for the request, "
+        "nothing isolated",
+        module("python.wsgi", "--in-process"),
+        version,
+        version,
     )
     if "numpy" in words:
         row = _with_numpy(row)
@@ -72,8 +98,12 @@ HANDLERS = {
     for handler in (
         _python("python-handler-direct", (), 0.02),
         _python("fastspawn-checkpoint", ("checkpoint",), 0.2),
+        _python("fastspawn-reset-checkpoint", ("checkpoint",), 0.5, "reset"),
+        _gunicorn("gunicorn-handler", (), 0.5),
         _python("python-numpy-direct", ("numpy",), 0.01),
         _python("fastspawn-checkpoint-numpy", ("checkpoint", "numpy"), 0.2),
+        _python("fastspawn-reset-checkpoint-numpy", ("checkpoint", "numpy"), 0.5, "reset"),
+        _gunicorn("gunicorn-handler-numpy", ("numpy",), 0.5),
     )
 }
 

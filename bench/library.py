@@ -1,8 +1,8 @@
 """The rows without HTTP: what one spawn costs.
 
-Each case is a process of its own (cases/worker.py). The processes of one comparison live at the
-same time and take turns in shuffled order, one batch each, so that a slow moment of the machine
-hits all of them.
+Each case is a process of its own (cases/worker.py, alone.c). The processes of one comparison live
+at the same time and take turns in shuffled order, one batch each, so that a slow moment of the
+machine hits all of them.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import final
 
+from bench import alone
 from bench.cases.ways import WAYS
 from bench.harness.server import environment
 from bench.harness.tools import ROOT, Unavailable
 
+ABOUT = {name: about for name, (about, _) in WAYS.items()}
+ABOUT |= {name: about for name, (_, about) in alone.WAYS.items()}
 COLUMNS = ("wall_us", "parent_cpu_us", "child_cpu_us")
 Series = dict[str, list[float]]
 
@@ -34,8 +37,9 @@ class Worker:
 
     def __init__(self, way: str, *options: str) -> None:
         self.way = way
+        python = [sys.executable, "-m", "bench.cases.worker", way, *options]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.cases.worker", way, *options],
+            alone.command(way) if way in alone.WAYS else python,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -130,4 +134,4 @@ def measure_ways(ways: Sequence[str], batches: int, count: int) -> dict[str, Ser
 
 
 def about(way: str) -> str:
-    return WAYS[way][0]
+    return ABOUT[way]

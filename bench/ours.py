@@ -9,13 +9,16 @@ import functools
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from bench.harness import tools
 from bench.peers import builds
-from bench.row import Row, ServerRow, module
+from bench.row import COMMAND, Row, ServerRow, module
 
 STDLIB = "stdlib-asyncio"
 POOL = 8  # workers of which each runs one command at a time, as in the article
+FORKS_INSTEAD = "--strategy reset is snapshot"
+"""What a server says that was to reset and does not."""
 BACKENDS = ("clone3", "clone", "vfork", "posix_spawn", "fork")
 
 PROBE = """
@@ -31,11 +34,11 @@ print(_core.backend())
 
 
 @functools.cache
-def _probe(backend: str, *flags: str) -> str:
+def _probe(backend: str, command: tuple[str, ...], *flags: str) -> str:
     """The backend with which fastspawn.serve would start. Raises Unavailable if it would not."""
     env = {**os.environ, "FASTSPAWN_BACKEND": backend} if backend else None
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, *flags, "--", "echo", "hi"],
+        [sys.executable, "-c", PROBE, *flags, "--", *command],
         capture_output=True,
         text=True,
         check=False,
@@ -47,12 +50,18 @@ def _probe(backend: str, *flags: str) -> str:
     return done.stdout.strip()
 
 
-def fastspawn(name: str, about: str, *flags: str, backend: str = "") -> ServerRow:
+def fastspawn(
+    name: str,
+    about: str,
+    *flags: str,
+    backend: str = "",
+    command: Sequence[str] = COMMAND,
+) -> ServerRow:
     """A row of our server; unavailable, with the server's words, where a flag is not known."""
     serve = [sys.executable, "-m", "fastspawn.serve", "--no-access-log"]
 
     def prepare() -> None:
-        found = _probe(backend, *flags)
+        found = _probe(backend, tuple(command), *flags)
         if backend not in ("", found):
             raise tools.Unavailable(f"the backend is {found} here")
 
@@ -67,7 +76,9 @@ def fastspawn(name: str, about: str, *flags: str, backend: str = "") -> ServerRo
         prepare,
         version,
         {"FASTSPAWN_BACKEND": backend} if backend else {},
+        command=command,
         streams=True,
+        unless_told=FORKS_INSTEAD if "reset" in flags else "",
     )
 
 
@@ -110,6 +121,17 @@ OURS: tuple[Row, ...] = (
         "fastspawn-effect",
         "`--strategy snapshot --snapshot-at effect`: one that stopped before its first effect",
         *("--strategy", "snapshot", "--snapshot-at", "effect"),
+    ),
+    fastspawn(
+        "fastspawn-reset-main",
+        "`--strategy reset --snapshot-at main`: a fork from before `main` that puts itself back "
+        "after each request",
+        *("--strategy", "reset", "--snapshot-at", "main"),
+    ),
+    fastspawn(
+        "fastspawn-reset",
+        "`--strategy reset --snapshot-at effect`: the same from before the first effect",
+        *("--strategy", "reset", "--snapshot-at", "effect"),
     ),
     fastspawn(
         "fastspawn-warm",

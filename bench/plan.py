@@ -9,20 +9,31 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bench import freeze, growth, handlers, lag, library, openloop, phases, rows, stall
-from bench.cases.ways import WAYS
+from bench import (
+    freeze,
+    growth,
+    handlers,
+    lag,
+    library,
+    openloop,
+    phases,
+    rows,
+    stall,
+    waiting,
+    web,
+)
 from bench.harness import tools
 from bench.harness.load import LoadError
 from bench.harness.server import ServerError
 from bench.harness.stats import quantile
-from bench.row import Options, Record, Row
+from bench.row import Options, Record, Row, ServerRow
 from bench.store import Results, by_round
 
 SECTIONS = (
-    *("http", "open-loop", "handlers", "gaps"),
-    *("library", "growth", "stall", "lag", "freeze", "phases"),
+    *("http", "open-loop", "handlers", "web", "programs", "gaps"),
+    *("memory", "library", "growth", "stall", "lag", "freeze", "phases"),
 )
 QUICK_SECTIONS = ("http", "open-loop", "handlers")
 FAILURES = (LoadError, ServerError, library.WorkerError)
@@ -176,6 +187,44 @@ class Plan:
             units.append(self._unit("handlers", name, about, number, guess, work))
         return units
 
+    def _web(self, number: int) -> list[Unit]:
+        load, units = self._load(), []
+        for name, row in web.WEB.items():
+            if name not in self._wanted:
+                continue
+
+            def work(name: str = name, row: web.WebRow = row) -> Record:
+                self._prepare("web", name, row.row)
+                return row.measure(load)
+
+            rate = web.SLOW if row.requests <= web.PAGE_SHARE else RATE
+            guess = self._guess("web", name, load.requests * row.requests, rate)
+            units.append(self._unit("web", name, row.row.about, number, guess, work))
+        return units
+
+    def _programs(self, number: int) -> list[Unit]:
+        units = []
+        for name, row in rows.PROGRAM_ROWS.items():
+            if name not in self._wanted:
+                continue
+
+            share = rows.PROGRAM_SHARES.get(row.command[0], rows.PROGRAM_SHARE)
+            load = replace(self._load(share), patience=handlers.PATIENCE)
+            load = replace(load, checked=max(load.connections, round(load.checked * share)))
+
+            def work(name: str = name, row: ServerRow = row, load: Options = load) -> Record:
+                self._prepare("programs", name, row)
+                return row.measure(load)
+
+            guess = self._guess(
+                "programs",
+                name,
+                load.requests + 2 * load.checked,
+                40 if share < rows.PROGRAM_SHARE else RATE,
+            )
+            units.append(self._unit("programs", name, row.about, number, guess, work))
+        return units
+
     def _gaps(self, number: int) -> list[Unit]:
         units = []
         for name, row in handlers.GAPS.items():
@@ -190,8 +239,21 @@ class Plan:
             units.append(self._unit("gaps", name, row.row.about, number, guess, work))
         return units
 
+    def _memory(self, number: int) -> list[Unit]:
+        units = []
+        for name, about in waiting.WAYS.items():
+            if name not in self._wanted:
+                continue
+
+            def work(name: str = name) -> Record:
+                self._results.section("memory")[name]["version"] = waiting.version()
+                return waiting.measure(name)
+
+            units.append(self._unit("memory", name, about, number, 6, work))
+        return units
+
     def _library(self, number: int) -> list[Unit]:
-        ways = [way for way in WAYS if way in self._wanted]
+        ways = [way for way in library.ABOUT if way in self._wanted]
         targets = {way: self._results.row("library", way, library.about(way)) for way in ways}
 
         def run() -> None:
@@ -301,7 +363,8 @@ def _has(row: dict[str, object], number: int) -> bool:
 
 def all_names() -> list[str]:
     names = [row.name for row in rows.ROWS]
-    names += [*handlers.HANDLERS, *handlers.GAPS, *WAYS]
+    names += [*handlers.HANDLERS, *web.WEB, *rows.PROGRAM_ROWS, *handlers.GAPS, *waiting.WAYS]
+    names += library.ABOUT
     names += [f"freeze-{name}" for name in freeze.PROGRAMS]
     return [*names, *(name for name in lag.NAMES if name not in names)]
 

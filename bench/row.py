@@ -37,7 +37,8 @@ class ServerRow:
     *prepare* builds what is missing and *version* says what was found; both raise Unavailable
     with the reason when the row can't be had here. *env* comes on top of the common environment.
     *streams* says that an answer may come with its length or in chunks, as the child is quick or
-    slow.
+    slow. *unless_told*: what a server says on its stderr that does something else than the row's
+    name says; then the row is unavailable. A server without a *command* knows what it serves.
     """
 
     name: str
@@ -50,14 +51,16 @@ class ServerRow:
     expected: bytes = EXPECTED
     streams: bool = False
     ends_with: Sequence[int] = (0,)  # exit statuses of the server after SIGTERM
+    unless_told: str = ""
 
     def launch(self) -> Server:
         """A context manager around one launch, with the row's command."""
         command = [*self.command]
         return Server(
-            lambda port: [*self.argv(port), "--", *command],
+            lambda port: [*self.argv(port), *(["--", *command] if command else [])],
             env=self.env,
             ends_with=self.ends_with,
+            unless_told=self.unless_told,
         )
 
     def measure(self, options: Options) -> Record:

@@ -9,13 +9,16 @@ standard library is not slowed down by the server we put around it.
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from bench import alone, handlers, waiting, web
 from bench.harness import tools
-from bench.ours import BY_BACKEND, OURS, POOL, STANDARD_SPAWN, STDLIB
+from bench.harness.server import environment
+from bench.ours import BY_BACKEND, OURS, POOL, STANDARD_SPAWN, STDLIB, fastspawn
 from bench.peers import builds
-from bench.row import FloorRow, Row, ServerRow, module
+from bench.row import FloorRow, Row, ServerRow, module, with_command
 
 RUST, FLOOR = "rust-tokio-hyper", "floor-c"
 
@@ -248,6 +251,63 @@ CGI: tuple[Row, ...] = (
 )
 
 
+# ---- other programs than echo -------------------------------------------------------------------
+
+PROGRAMS: dict[str, tuple[tuple[str, ...], bytes | None]] = {
+    "sh": (("sh", "-c", "echo hi"), b"hi\n"),
+    "git": (("git", "--version"), None),
+    "awk": (("awk", "BEGIN{print 1}"), b"1\n"),
+    "perl": (("perl", "-e", "print 1"), b"1"),
+    "jq": (("jq", "-n", "1"), b"1\n"),
+}
+"""A command, and its output; None: what it prints when it is run by itself."""
+PROGRAM_SHARES = {"jq": 0.01}
+PROGRAM_SHARE = 0.1
+"""The part of the requests that a program is measured with: the slow ones, and the others."""
+
+
+def _with_program(row: ServerRow, program: str, way: str) -> ServerRow:
+    argv, expected = PROGRAMS[program]
+
+    def path() -> str:
+        found = shutil.which(argv[0], path=environment()["PATH"])
+        if found is None:
+            raise tools.Unavailable(f"no {argv[0]} here")
+        return found
+
+    def prepare() -> None:
+        path()
+        row.prepare()
+
+    def version() -> str:
+        path()
+        return row.version()
+
+    if expected is None:  # nothing where there is no such program
+        expected = f"{tools.first_line(*argv)}\n".encode()
+    named = replace(row, name=f"{program}-{way}", prepare=prepare, version=version)
+    return with_command(named, argv, expected)
+
+
+PROGRAM_ROWS: dict[str, ServerRow] = {
+    row.name: row
+    for program in PROGRAMS
+    for row in (
+        *(
+            _with_program(fastspawn("", f"`{' '.join(flags)}`", *flags), program, way)
+            for way, flags in (
+                ("direct", ("--strategy", "direct")),
+                ("snapshot", ("--strategy", "snapshot", "--snapshot-at", "main")),
+                ("effect", ("--strategy", "snapshot", "--snapshot-at", "effect")),
+                ("reset-main", ("--strategy", "reset", "--snapshot-at", "main")),
+                ("reset", ("--strategy", "reset", "--snapshot-at", "effect")),
+            )
+        ),
+        _with_program(_rust("", f"`{RUST}`"), program, "rust"),
+    )
+}
+
+
 # ---- all of them --------------------------------------------------------------------------------
 
 ROWS: tuple[Row, ...] = (*OURS, *BY_BACKEND, *PYTHON, *JAVASCRIPT, *COMPILED, *CGI)
@@ -259,23 +319,39 @@ def _names(rows: Iterable[Row]) -> tuple[str, ...]:
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "article": (
-        *("fastspawn-direct", "fastspawn-snapshot", "fastspawn-effect"),
+        *("fastspawn-direct", "fastspawn-snapshot", "fastspawn-effect", "fastspawn-reset"),
         *_names(JAVASCRIPT),
         *_names(COMPILED),
     ),
     "ours": _names(OURS),
+    "reset": (
+        *("fastspawn-direct", "fastspawn-snapshot", "fastspawn-effect"),
+        *("fastspawn-reset-main", "fastspawn-reset", RUST),
+        *("template-1", "template-reset-1", *alone.WAYS),
+        *(f"freeze-{name}" for name in ("echo", *PROGRAMS)),
+        *(*PROGRAM_ROWS, *handlers.HANDLERS, *waiting.WAYS),
+    ),
+    "wanted": (
+        *("fastspawn-effect", "fastspawn-reset", RUST, "template-1", "template-reset-1"),
+        *alone.WAYS,
+        *("python-handler-direct", "fastspawn-checkpoint", "fastspawn-reset-checkpoint"),
+        *("gunicorn-handler", "fastspawn-checkpoint-numpy", "fastspawn-reset-checkpoint-numpy"),
+        *waiting.WAYS,
+    ),
     "backends": _names(BY_BACKEND),
     "python": ("fastspawn-direct", *_names(PYTHON)),
     "javascript": ("fastspawn-direct", *_names(JAVASCRIPT)),
     "compiled": ("fastspawn-direct", *_names(COMPILED)),
     "cgi": _names(CGI),
+    "web": tuple(web.WEB),
     "quick": (
         *("fastspawn-direct", "fastspawn-snapshot", "fastspawn-effect", STDLIB),
         *("threadpool-run", "node-single", "node-pool-bun", "deno-single", "bun-single"),
         *("go-nethttp", RUST, FLOOR),
     ),
 }
-"""What ``--rows`` takes beside the names of rows. ``quick`` is what ``--quick`` measures."""
+"""What ``--rows`` takes beside the names of rows. ``quick`` is what ``--quick`` measures, and
+``wanted`` what resets are judged by (resets.py)."""
 
 MINOR = {
     *(name for name in GROUPS["article"] if name.endswith(("-output", "-cores"))),

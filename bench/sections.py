@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from bench import rows
+from bench import resets, rows
 from bench.harness.stats import paired_ratio
 from bench.store import Results, by_round
 from bench.tables import (
@@ -20,6 +20,7 @@ from bench.tables import (
     http_table,
     lag_table,
     library_table,
+    memory_table,
     number,
     open_loop_table,
     phase_tables,
@@ -28,6 +29,7 @@ from bench.tables import (
     times,
     without_figures,
 )
+from bench.webtable import web_tables
 
 ARTICLE = (
     ("Rust, tokio", rows.RUST, 5466),
@@ -42,7 +44,7 @@ ARTICLE = (
 )
 """What the article calls a server, our row of that kind, and its requests per second there."""
 
-FIRST = ("fastspawn-effect", "fastspawn-snapshot", "fastspawn-direct")
+FIRST = ("fastspawn-reset", "fastspawn-effect", "fastspawn-snapshot", "fastspawn-direct")
 
 
 def article_table(found: dict[str, Row]) -> Table:
@@ -51,7 +53,11 @@ def article_table(found: dict[str, Row]) -> Table:
     head += ["article: req/s", "article: to Rust"]
     rust_there = ARTICLE[0][2]
     base = by_round(found[rows.RUST], "requests_per_second") if rows.RUST in found else {}
-    ours = [(f"**{name.replace('fastspawn-', 'fastspawn, ')}**", name, 0) for name in FIRST]
+    ours = [
+        (f"**{name.replace('fastspawn-', 'fastspawn, ')}**", name, 0)
+        for name in FIRST
+        if name in found
+    ]
     lines = []
     for called, name, there in (*ours, *ARTICLE):
         row = found.get(name, {"rounds": []})
@@ -79,6 +85,8 @@ STRATEGIES = (
         ("direct", "fastspawn-direct"),
         ("snapshot at `main`", "fastspawn-snapshot"),
         ("snapshot at the first effect", "fastspawn-effect"),
+        ("reset to `main`", "fastspawn-reset-main"),
+        ("reset to before the first effect", "fastspawn-reset"),
         ("warm, without idle moments", "fastspawn-warm"),
         ("pool", "fastspawn-pool"),
         ("subprocess", "stdlib-asyncio"),
@@ -88,11 +96,13 @@ STRATEGIES = (
         *("handlers", "Python that imports much"),
         ("direct", "python-handler-direct"),
         ("snapshot with a checkpoint", "fastspawn-checkpoint"),
+        ("reset to a checkpoint", "fastspawn-reset-checkpoint"),
     ),
     (
         *("handlers", "the same with numpy"),
         ("direct", "python-numpy-direct"),
         ("snapshot with a checkpoint", "fastspawn-checkpoint-numpy"),
+        ("reset to a checkpoint", "fastspawn-reset-checkpoint-numpy"),
     ),
     (
         *("gaps", "Node, after idle moments"),
@@ -112,6 +122,8 @@ def strategies_table(results: Results) -> Table:
         found = results.section(section)
         base = found.get(ways[0][1], {"rounds": []})
         for strategy, name in ways:
+            if name not in found and "reset" in name:
+                continue  # a run from before there was such a row
             row = found.get(name, {"rounds": []})
             line = without_figures(name, row, 8)
             if line is not None:
@@ -128,6 +140,18 @@ def strategies_table(results: Results) -> Table:
     return Table("What each strategy costs", head, lines)
 
 
+def program_tables(found: dict[str, Row]) -> list[Table]:
+    """One for each program, with its own rows to compare with."""
+    tables = []
+    for program in rows.PROGRAMS:
+        ours = {name: row for name, row in found.items() if name.startswith(f"{program}-")}
+        bases = {way: f"{program}-{way}" for way in ("direct", "effect", "rust")}
+        if ours:
+            title = f"`{' '.join(rows.PROGRAMS[program][0])}` for each request"
+            tables.append(http_table(ours, title, bases))
+    return tables
+
+
 # ---- all of them --------------------------------------------------------------------------------
 
 
@@ -139,7 +163,10 @@ def all_tables(results: Results) -> list[tuple[str, list[Table]]]:
         "http": lambda found: [http_table(found)],
         "open-loop": lambda found: [open_loop_table(found)],
         "handlers": lambda found: [http_table(found, handlers, HANDLER_BASES)],
+        "web": web_tables,
+        "programs": program_tables,
         "gaps": lambda found: [gaps_table(found)],
+        "memory": lambda found: [memory_table(found)],
         "library": lambda found: [library_table(found), stdlib_cpu_table(found)],
         **{name: functools.partial(growth_tables, name) for name in GROWTH},
         "phases": phase_tables,
@@ -147,8 +174,10 @@ def all_tables(results: Results) -> list[tuple[str, list[Table]]]:
         "loop_lag": lambda found: [lag_table(found)],
         "freeze": lambda found: [freeze_table(found)],
     }
-    return [
+    tables = [
         (name, make(found))
         for name, make in makers.items()
         if (found := results.section("http" if name == "article" else name))
     ]
+    judged = resets.judged(results)
+    return [*tables, ("resets", judged)] if judged else tables

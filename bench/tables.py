@@ -98,6 +98,10 @@ def open_loop_table(found: dict[str, Row]) -> Table:
     head = ["server", "req/s", "p50 ms", "p99 ms", "p99.9 ms", "server CPU us/req"]
     head += ["child CPU us/req", "p99 to rust"]
     base = by_round(found[rows.RUST], "p99_us") if rows.RUST in found else {}
+    common = {rate for row in found.values() for rate in by_round(row, "common_rate").values()}
+    if common:  # an older run has none
+        at = " to ".join(number(rate) for rate in sorted({min(common), max(common)}))
+        head += [f"p50 ms at {at}/s", f"p99 ms at {at}/s", "client's share of CPU"]
     lines = []
     for name, row in found.items():
         line = without_figures(name, row, len(head))
@@ -108,8 +112,21 @@ def open_loop_table(found: dict[str, Row]) -> Table:
             for column in ("server_cpu_us", "child_cpu_us"):
                 line.append(figure(by_round(row, column).values(), around=False))
             line.append(times(paired_ratio(by_round(row, "p99_us"), base)))
+            line += _at_common_rate(row) if common else []
         lines.append(line)
     return Table("Latency at 70 % of each server's own peak rate", head, lines, notes(found))
+
+
+def _at_common_rate(row: Row) -> list[str]:
+    cells = [
+        figure(by_round(row, f"common_{column}").values(), 1e-3, 1)
+        for column in ("p50_us", "p99_us")
+    ]
+    client, server, child = (
+        by_round(row, f"{part}_cpu_us") for part in ("load", "server", "child")
+    )
+    share = [client[key] / (client[key] + server[key] + child[key]) for key in client]
+    return [*cells, f"{figure(share, 100, around=False)} %"]
 
 
 def gaps_table(found: dict[str, Row]) -> Table:
@@ -309,9 +326,28 @@ def lag_table(found: dict[str, Row]) -> Table:
     return Table("Event-loop lag while the command sleeps 10 ms", head, lines)
 
 
+def memory_table(found: dict[str, Row]) -> Table:
+    head = ["way", "PSS MiB", "processes", "to executed"]
+    base = by_round(found.get("memory-numpy-exec", {"rounds": []}), "pss_kib")
+    lines = []
+    for name, row in found.items():
+        line = without_figures(name, row, len(head))
+        if line is None:
+            memory = by_round(row, "pss_kib")
+            line = [f"`{name}`", figure(memory.values(), 1 / 1024, 1)]
+            line.append(figure(by_round(row, "processes").values(), around=False))
+            line.append(times(paired_ratio(memory, base)))
+        lines.append(line)
+    title = "Memory of processes that are ready for a request each"
+    return Table(title, head, lines, notes(found))
+
+
 def freeze_table(found: dict[str, Row]) -> Table:
-    ways = ("exec", "main", "effect")
-    head = ["program", *(f"{way}/s" for way in ways), "main to exec", "effect to exec"]
+    measured = {way for row in found.values() for record in row["rounds"]
+                for way in record.get("ways", ())}  # fmt: skip
+    ways = ["exec", "main", "effect"]
+    ways += [way for way in ("reset-main", "reset-effect") if way in measured]
+    head = ["program", *(f"{way}/s" for way in ways), *(f"{way} to exec" for way in ways[1:])]
     head += [*(f"{way} CPU us" for way in ways), "stops before"]
     lines = []
     for name, row in found.items():

@@ -130,6 +130,10 @@ struct fsp_stdio {
             and blocks every signal: skip what that makes needless */
 #define FSP_SPAWN_BATCH                                                                            \
     0x4u /* the calling thread is SCHED_BATCH (sched(7)), which the child is not to be */
+#define FSP_SPAWN_TERMINAL                                                                         \
+    0x8u /* descriptor 0 is a terminal of no session: the child leads a session of its own, whose  \
+            controlling terminal it is, and none of the signals that a terminal sends is ignored.  \
+            Linux (else -ENOTSUP) */
 
 /*
  * Start the plan on the calling thread, which is held until the child has executed the program
@@ -208,13 +212,21 @@ int fsp_look(const struct fsp_child *child, struct fsp_status *status);
  * is never hit, since the signal goes through the pidfd or to a child that is not reaped yet. */
 int fsp_kill(const struct fsp_child *child, int group, int sig);
 
+/*
+ * Send a signal to a child that leads a session (FSP_FLAG_SETSID, FSP_SPAWN_TERMINAL), and to
+ * whoever else is in that: how many those are, 0 also if the child has been reaped, or proc(5) is
+ * not there.  0 as `sig` only counts.  Linux; elsewhere the group's, and 0.
+ */
+int fsp_kill_session(const struct fsp_child *leader, int sig);
+
 /* ---- talk ------------------------------------------------------------------------------ */
 
 enum fsp_io {
     FSP_IO_INHERIT,
     FSP_IO_NULL,
     FSP_IO_PIPE,
-    FSP_IO_STDOUT, /* stderr only: where stdout goes */
+    FSP_IO_STDOUT,   /* stderr only: where stdout goes */
+    FSP_IO_TERMINAL, /* stdin only, of a job: all three are a new terminal, see below */
 };
 
 /* An owned run of bytes. */
@@ -275,14 +287,28 @@ struct fsp_limits {
 #define FSP_JOB_STARTED 0x4u /* tell when it runs */
 #define FSP_JOB_SPARE   0x8u /* with FEED: it runs ahead of its request, see fsp_job_adopt */
 
+/* Of a terminal, in characters. */
+struct fsp_size {
+    unsigned short cols, rows;
+};
+
+/*
+ * A job on a terminal (FSP_IO_TERMINAL, with FSP_JOB_FEED) is executed as FSP_SPAWN_TERMINAL says,
+ * whatever `out`, `err` and the plan's group are; what it shows is stdout.  Its group is its whole
+ * session.  The end of stdin (fsp_job_write_eof) hangs the terminal up, at once; so does the end of
+ * the output.  It ends when all of the session have: those that outlive the leader get HUP, and
+ * KILL after limits.kill_grace.  Linux.
+ */
 struct fsp_job_options {
     enum fsp_io in, out, err;
     struct fsp_limits limits;
     unsigned flags;
-    const void *input; /* borrowed until the job has ended */
+    struct fsp_size size; /* of its terminal */
+    const void *input;    /* borrowed until the job has ended */
     size_t input_len;
     void *user;
     struct fsp_template *snapshot; /* fork it from there; NULL: exec */
+    struct fsp_reset *reset;       /* have it done by one of these; NULL: not */
 };
 
 /* How a job ended; valid once its news say `ended`, until fsp_job_free. */
@@ -319,8 +345,12 @@ struct fsp_news {
  */
 int fsp_engine_new(unsigned spawners, const uint64_t *mask, struct fsp_engine **out);
 
-/* Becomes readable when jobs have news.  Owned by the engine. */
+/* Becomes readable when jobs have news, or a template or its residents do.  Owned by the engine. */
 int fsp_engine_fd(const struct fsp_engine *engine);
+
+/* How often the latter did: another number after a take than before means that their state is to
+ * be looked at. */
+uint64_t fsp_engine_told(const struct fsp_engine *engine);
 
 /* The jobs that have news, in the order in which they first had them, each with all of it: a
  * list through fsp_job_next.  One thread takes at a time. */
@@ -348,7 +378,9 @@ void fsp_engine_stats(struct fsp_engine *engine, struct fsp_engine_stats *out);
 
 /*
  * Hand over a command: never blocks, takes its own reference to the plan.  After a
- * success it ends exactly once, whatever happens.  -ESHUTDOWN, -ECHILD (forked), -ENOMEM.
+ * success it ends exactly once, whatever happens.  -ESHUTDOWN, -ECHILD (forked), -ENOMEM;
+ * -EINVAL (a terminal for a job that is not fed, or not executed), -ENOTSUP (a terminal, not
+ * Linux).
  */
 int fsp_engine_submit(struct fsp_engine *engine, struct fsp_plan *plan,
                       const struct fsp_job_options *options, struct fsp_job **out);
@@ -378,6 +410,9 @@ void fsp_job_adopt(struct fsp_job *job, int tell);
 
 /* Send one signal (to the group if `group`); nothing happens once the child has ended. */
 void fsp_job_signal(struct fsp_job *job, int group, int sig);
+
+/* Its terminal has another size (of whose change it is told: WINCH). */
+void fsp_job_resize(struct fsp_job *job, struct fsp_size size);
 
 /* After `ended` only. */
 void fsp_job_free(struct fsp_job *job);
@@ -417,6 +452,7 @@ enum fsp_refusal {
     FSP_REFUSED_SEED,     /* its random numbers would be the same in all forks */
     FSP_REFUSED_DRAWN,    /* it may draw some (RDRAND) where that cannot be seen */
     FSP_REFUSED_EARLY,    /* it ended in main, before its first effect: `status` */
+    FSP_REFUSED_PIDFD,    /* no pidfd_open(2): what it forks cannot be told apart from another */
 };
 
 struct fsp_template_state {
@@ -426,10 +462,11 @@ struct fsp_template_state {
     struct fsp_error error;
     int status;
     enum fsp_refusal no_checkpoint;     /* why a fork that asked could not become a template */
-    uint64_t forked, direct, restarted; /* jobs by fork, by exec; processes that died */
+    uint64_t forked, direct, restarted; /* jobs by fork (or by one that resets), by exec;
+                                           processes that died */
     uint64_t checkpoints;               /* forks that became template processes */
     unsigned at_effect;                 /* of those ready, stopped before their first effect */
-    int stopped_by;                     /* the system call, or -signal, before which */
+    int stopped_by;   /* the system call before which; negative: none (snapshot.h) */
     uint64_t stale;   /* processes that were replaced since a file that they came from changed */
     unsigned useless; /* spawners on which more jobs start by exec than by fork, of late */
 };
@@ -457,8 +494,53 @@ int fsp_template_new(struct fsp_engine *engine, struct fsp_plan *plan, struct fs
 void fsp_template_get_state(struct fsp_template *t, struct fsp_template_state *out);
 /* The file that last made a process stale, or "", with a NUL in `buf`; its length there. */
 size_t fsp_template_changed(struct fsp_template *t, char *buf, size_t size);
+/* Whose the threads are for which a process was refused last (FSP_REFUSED_THREADS), the same way:
+ * a line for each kind, how many, their name and the end of their object's path between tabs. */
+size_t fsp_template_makers(struct fsp_template *t, char *buf, size_t size);
 /* End its processes, and give it back: jobs that name it still end as they would have. */
 void fsp_template_free(struct fsp_template *t); /* the engine may have gone */
+
+/* ---- residents ------------------------------------------------------------------------- */
+
+/*
+ * Residents are forks of a template that serve one job after the other: where another would exit,
+ * one puts itself back to what it was when it was forked (resident.h).  A job that names them is in
+ * all else like any other, but for its pid, which those before it had; what a resident cannot undo
+ * makes it an ordinary child of its job, and another takes its place.  Where none is idle the job
+ * is a fork of the template, and where that has none, it starts by exec.
+ *
+ * Not for a program that one request may take over: it could keep something for the next.
+ *
+ * Jobs that are told of (FSP_JOB_STARTED), spares, and plans with an identity, a cgroup, a limit of
+ * CPU time or descriptors to keep are never theirs; nor are those of plans that differ from the
+ * template's in more than arguments and environment.
+ */
+struct fsp_reset;
+
+struct fsp_reset_state {
+    uint64_t resets;     /* jobs that were done so */
+    uint64_t leaves;     /* jobs in which a resident became an ordinary child */
+    uint64_t retired;    /* residents that were ended: old, signalled, stale, idle */
+    uint64_t made;       /* residents ever begun */
+    unsigned residents;  /* there now */
+    unsigned off;        /* 1: all jobs are forks, as residents left too early, `error`, the plan */
+    int left_by;         /* the system call, or -signal, that the latest left at */
+    int error;           /* errno of what a resident needs, and could not be had; 0: nothing */
+    uint64_t calls;      /* system calls in those jobs */
+    uint64_t pages;      /* that were put back, in all */
+    uint64_t restore_ns; /* that this took */
+};
+
+#define FSP_CALLS 512 /* numbers of system calls (x86-64) are below this */
+
+/* Of a template of the same engine, which this keeps.  -ENOMEM, -ESHUTDOWN, -ECHILD (forked),
+ * -ENOTSUP (not Linux). */
+int fsp_reset_new(struct fsp_engine *engine, struct fsp_template *t, struct fsp_reset **out);
+void fsp_reset_get_state(struct fsp_reset *reset, struct fsp_reset_state *out);
+/* How many of `leaves` were at this system call; FSP_CALLS: at a signal, or an unknown one. */
+uint64_t fsp_reset_left_by(struct fsp_reset *reset, unsigned call);
+/* As fsp_template_free. */
+void fsp_reset_free(struct fsp_reset *reset);
 
 /* ---- outlets --------------------------------------------------------------------------- */
 

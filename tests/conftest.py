@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import inspect
+import os
 import signal
 import time
 from collections.abc import Coroutine, Iterator
@@ -14,11 +16,19 @@ import pytest
 import uvloop
 from hypothesis import settings
 
-from fastspawn import Engine
+from fastspawn import Engine, Template
 
 pytest.register_assert_rewrite("support")
 
-from support import open_fds, own_children, own_policy, own_threads  # noqa: E402
+from support import (  # noqa: E402
+    BOUND,
+    LINUX,
+    open_fds,
+    own_children,
+    own_policy,
+    own_threads,
+    past_files,
+)
 
 T = TypeVar("T")
 
@@ -26,8 +36,16 @@ T = TypeVar("T")
 settings.register_profile("fastspawn", deadline=None)
 settings.load_profile("fastspawn")
 
-LEAK_BOUND = 3.0
-"""Seconds that what is on its way out may take."""
+MOST_WORKERS = 8
+"""Processes that run tests at a time; each has its own leaks, directories and ports."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What ``-n auto`` is: half of a test's time is spent waiting for others."""
+    processors = len(os.sched_getaffinity(0)) if LINUX else os.cpu_count() or 1
+    return min(2 * processors, MOST_WORKERS)
+
 
 # ---- leaks ----------------------------------------------------------------------------------
 
@@ -66,9 +84,9 @@ def find_leaks(before: Snapshot) -> list[str]:
     collected = False
     while leaks := Snapshot().leaks(before):
         waited = time.monotonic() - started
-        if waited > LEAK_BOUND:
+        if waited > BOUND:
             break
-        if waited > LEAK_BOUND / 50 and not collected:
+        if waited > 0.05 and not collected:
             gc.collect()  # an object in a cycle is not lost yet
             collected = True
         time.sleep(0.001)
@@ -101,6 +119,26 @@ def _no_leaks(_warm_up: None) -> Iterator[None]:
     yield
     if leaks := find_leaks(before):
         pytest.fail("\n".join(["the test leaked:", *leaks]), pytrace=False)
+
+
+# ---- templates ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _templates() -> Iterator[None]:
+    """They start after the files that their test has just written, which would otherwise count
+    as newer than them; and as slowly as a busy machine has it."""
+    start = Template.start
+
+    @functools.wraps(start)
+    async def later(template: Template) -> None:
+        past_files()
+        await start(template)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Template, "start", later)
+        patch.setitem(Template.__init__.__kwdefaults__, "start_timeout", BOUND)
+        yield
 
 
 # ---- event loops ----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import inspect
 import itertools
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -19,15 +20,22 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fastspawn import _core
+from fastspawn import Result, Template, _core
 
-BOUND = 20.0
-"""Seconds after which something that has not happened never will."""
+BOUND = 45.0
+"""Seconds after which something that has not happened never will, however busy the machine. What is
+to be ended before its time takes 60."""
 
 CHILDREN = Path(__file__).parent / "children"
 """Small programs to run."""
 
 LINUX = sys.platform == "linux"
+
+
+def often(times: int, long: int) -> int:
+    """How often, or how many: the second with LONG=1, as `make reliability ROW=17 LONG=1` has it.
+    Such a run may take an hour."""
+    return long if os.environ.get("LONG") else times
 
 
 @functools.cache
@@ -75,6 +83,12 @@ def poll(condition: Callable[[], object], what: str, bound: float = BOUND) -> No
         time.sleep(0.005)
 
 
+def listens(path: Path) -> bool:
+    """A socket is there before it listens: bind(2) makes it, and until listen(2) it refuses."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        return sock.connect_ex(str(path)) == 0
+
+
 async def async_poll(condition: Callable[[], object], what: str, bound: float = BOUND) -> None:
     """Wait, on the event loop, until ``condition`` holds; it may be a coroutine function."""
     end = time.monotonic() + bound
@@ -96,6 +110,31 @@ def longer_times(first: float = 0.1) -> Iterator[float]:
     while seconds < BOUND:
         yield seconds
         seconds *= 2
+
+
+def past_files() -> None:
+    """Wait until nothing that has been written so far can look newer than what starts now: the
+    time of a file's change moves in ticks."""
+    if LINUX:
+        before = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
+        poll(lambda: time.clock_gettime_ns(_CLOCK_REALTIME_COARSE) > before, "a tick")
+
+
+_CLOCK_REALTIME_COARSE = 5
+
+
+async def at_checkpoint(template: Template, run: Callable[[], Awaitable[Result]]) -> Result:
+    """The answer of the first run of ``template`` that becomes a template at its checkpoint.
+
+    One that is there before its spawner has heard of it, as on a busy machine, goes on as a plain
+    process.
+    """
+    for _ in range(100):
+        result = await run()
+        if template.stats["checkpoints"]:
+            return result
+        assert template.no_checkpoint is None
+    raise AssertionError(f"none came to its checkpoint: {result}")
 
 
 def failure(call: Callable[[], object]) -> Exception:
@@ -140,7 +179,7 @@ def run_script(name: str, *args: object, **options: Any) -> str:
     done = subprocess.run(
         script(name, *args),
         capture_output=True,
-        timeout=90,
+        timeout=often(240, 7200),
         text=True,
         **options,
     )

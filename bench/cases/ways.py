@@ -135,6 +135,36 @@ def engine(stderr: int | None) -> Callable[[AsyncExitStack], Awaitable[Run]]:
     return start
 
 
+def template(reset: bool) -> Callable[[AsyncExitStack], Awaitable[Run]]:
+    """A fork from before the first effect, or one that puts itself back to there."""
+
+    async def start(stack: AsyncExitStack) -> Run:
+        import fastspawn
+
+        command = fastspawn.Command(ARGV, stderr=None)
+        once = fastspawn.Template(command, size=1, at="effect", reset=reset)
+        try:
+            running = await stack.enter_async_context(once)
+        except fastspawn.TemplateError as error:
+            raise NotImplementedError(str(error)) from None
+        for _ in range(1_000):
+            if not reset or running.stats["resets"]:
+                break
+            if running.not_reset:
+                raise NotImplementedError(running.not_reset)
+            await running.run()
+        else:
+            raise NotImplementedError("1,000 runs, and no process was put back")
+
+        async def run() -> bytes:
+            result = await running.run()
+            return result.stdout if result.returncode == 0 and not running.not_reset else b""
+
+        return run
+
+    return start
+
+
 async def aio_exec(_: AsyncExitStack) -> Run:
     """create_subprocess_exec below with our function."""
     from fastspawn import aio
@@ -221,6 +251,14 @@ WAYS: dict[str, tuple[str, Callable[[], Way]]] = {
     "engine-30": (
         "fastspawn `Engine.run`, 30 at a time, on uvloop",
         lambda: Concurrent(30, engine(None), uv=True),
+    ),
+    "template-1": (
+        "fastspawn `Template.run`: a fork from before the first effect, one at a time, on uvloop",
+        lambda: Concurrent(1, template(reset=False), uv=True),
+    ),
+    "template-reset-1": (
+        "the same with `reset=True`: one process that puts itself back, whose CPU is in no column",
+        lambda: Concurrent(1, template(reset=True), uv=True),
     ),
     "aio-exec-30": (
         "`fastspawn.aio.create_subprocess_exec`, 30 at a time, on asyncio",

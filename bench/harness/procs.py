@@ -1,8 +1,9 @@
 """CPU, descriptors and threads of a server and its long-lived helpers, read from /proc.
 
-A server's own CPU is that of its root process and of every descendant that is there both before
-and after the load: pool workers, cluster members, templates. What it spends on the processes it
-starts per request is their CPU, which the kernel adds to the parent's cutime/cstime at the reap.
+A server's own CPU is that of its root process and of every descendant that is there after the
+load: pool workers, cluster members, templates, processes that put themselves back. What it spends
+on the processes it starts per request is their CPU, which the kernel adds to the parent's
+cutime/cstime at the reap.
 
 A server's own CPU is read from the process's CPU-time clock (clock_getcpuclockid(3)): user +
 system, in nanoseconds, threads that have ended included. utime + stime of /proc/PID/stat is the
@@ -154,22 +155,33 @@ def counts(samples: Tree) -> dict[str, int]:
     }
 
 
+NOTHING = Sample(0, "", 0.0, 0.0, frozenset(), 0, 0, 0)
+
+
 def usage(before: Tree, after: Tree) -> Usage:
-    """What happened between two samples of the same tree."""
+    """What happened between two samples of the same tree.
+
+    Helpers that came meanwhile count with all that they used. Those that went are among the
+    children that their parent reaped, without what they had used before.
+    """
     server_us = helper_us = child_us = 0.0
     switches = peak = 0
-    stayed = before.keys() & after.keys()
-    pids = {identity.pid for identity in stayed}
-    for identity in stayed:
-        old, new = before[identity], after[identity]
+    pids = {identity.pid for identity in after}
+    for identity, new in after.items():
+        old = before.get(identity, NOTHING)
         server_us += new.cpu_us - old.cpu_us
         if new.parent in pids:
             helper_us += new.cpu_us - old.cpu_us
         child_us += new.child_us - old.child_us
         switches += max(0, new.switches - old.switches)
         peak += new.peak_rss_kib
-    replaced = len(before) - len(stayed)
-    return Usage(server_us, helper_us, child_us, switches, len(stayed), replaced, peak)
+    gone = before.keys() - after.keys()
+    child_us -= sum(
+        before[identity].cpu_us + before[identity].child_us
+        for identity in gone
+        if before[identity].parent in pids
+    )
+    return Usage(server_us, helper_us, max(0.0, child_us), switches, len(after), len(gone), peak)
 
 
 def alive(identity: Identity) -> bool:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import final
 
 from bench.harness import procs
-from bench.harness.tools import ROOT
+from bench.harness.tools import ROOT, Unavailable
 
 STANDARD_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -44,7 +44,10 @@ def free_port() -> int:
 
 @final
 class Server:
-    """A context manager around one launch."""
+    """A context manager around one launch.
+
+    Leaving it raises ServerError, or Unavailable with what was said where *unless_told* is in it.
+    """
 
     def __init__(
         self,
@@ -52,12 +55,14 @@ class Server:
         ready_timeout: float = 20.0,
         env: Mapping[str, str] | None = None,  # beside the common one
         ends_with: Sequence[int] = (0,),  # its exit statuses after SIGTERM
+        unless_told: str = "",  # on its stderr: it does not do what it was started for
     ) -> None:
         self.port = free_port()
         self._command = list(command(self.port))
         self._ready_timeout = ready_timeout
         self._env = env or {}
         self._ends_with = (*ends_with, -signal.SIGTERM)
+        self._unless_told = unless_told
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
         self._process: subprocess.Popen[bytes] | None = None
         self._helpers: set[procs.Identity] = set()
@@ -109,6 +114,15 @@ class Server:
         lines = self._stderr.read()[-4000:].decode(errors="replace").strip().splitlines()
         return f": {lines[-1][:200]}" if lines else ""
 
+    @property
+    def _told(self) -> str:
+        """The line in which the server said that it does something else; empty: it has not."""
+        if not self._unless_told:
+            return ""
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").splitlines()
+        return next((line[:200] for line in lines if self._unless_told in line), "")
+
     def remember_helpers(self, samples: procs.Tree) -> None:
         """Processes that must be gone when the server is."""
         self._helpers.update(identity for identity in samples if identity.pid != self.pid)
@@ -119,9 +133,12 @@ class Server:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        told = self._told
         problem = self._end()
-        if problem and kind is None:
+        if kind is None and problem:
             raise ServerError(problem)
+        if kind is None and told:
+            raise Unavailable(told)
 
     def _end(self) -> str:
         """SIGTERM, then SIGKILL; reap; the same for helpers left behind. Returns what was odd."""

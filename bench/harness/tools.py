@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib import metadata
@@ -22,7 +22,7 @@ ROOT = BENCH.parent
 CACHE = BENCH / ".cache"
 RUST_PEER = BENCH / "peers" / "rust"
 BOMBARDIER = "1.2.6"
-VEGETA = "12.13.0"
+NATS_SERVER = "2.15.3"
 
 
 class Unavailable(Exception):
@@ -90,9 +90,9 @@ def bombardier() -> Path:
 
 
 @once
-def vegeta() -> Path:
-    """The load generator for fixed rates."""
-    return _go_program("vegeta", VEGETA, "github.com/tsenart/vegeta/v12")
+def nats_server() -> Path:
+    """What keeps the queues of the tests, and of the soak of `fastspawn work`."""
+    return _go_program("nats-server", NATS_SERVER, "github.com/nats-io/nats-server/v2")
 
 
 def _go_program(name: str, version: str, module: str) -> Path:
@@ -124,16 +124,26 @@ def rust_peer() -> Path:
 
 @once
 def floor() -> Path:
-    """The bare C loop, compiled again whenever its source is newer."""
-    source, program = BENCH / "floor.c", CACHE / "floor"
-    if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
-        return program
-    compiler = os.environ.get("CC", "cc")
+    """The bare C loop."""
+    return compiled("floor", ["-pthread"], [BENCH / "floor.c"])
+
+
+def compiled(
+    name: str, flags: Sequence[str], sources: Sequence[Path], with_: Iterable[Path] = ()
+) -> Path:
+    """What a C compiler makes of *sources*, again whenever one of them or *with_* is newer."""
+    target, compiler = CACHE / name, os.environ.get("CC", "cc")
+    newest = max(path.stat().st_mtime for path in (*sources, *with_))
+    if target.exists() and target.stat().st_mtime > newest:
+        return target
+    told = f"bench/{sources[0].name}"
     if not shutil.which(compiler):
-        raise Unavailable(f"there is no `{compiler}` on PATH to compile bench/floor.c")
+        raise Unavailable(f"there is no `{compiler}` on PATH to compile {told}")
     CACHE.mkdir(exist_ok=True)
-    build("bench/floor.c", [compiler, "-O2", "-pthread", "-o", str(program), str(source)])
-    return program
+    part = CACHE / f"{name}.{os.getpid()}"  # tests run beside each other
+    build(told, [compiler, "-O2", *flags, *map(str, sources), "-o", str(part)])
+    part.replace(target)
+    return target
 
 
 def first_line(*command: str) -> str | None:
@@ -221,7 +231,6 @@ def describe(options: dict[str, object], path: str) -> dict[str, object]:
         "crates": crates(),
         "go": first_line("go", "version"),
         "bombardier": BOMBARDIER,
-        "vegeta": VEGETA,
         "cc": first_line(os.environ.get("CC", "cc"), "--version"),
         "commit": commit,
         "uncommitted_changes": bool(changed) if commit else None,

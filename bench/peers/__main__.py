@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from bench import handlers, rows
-from bench.harness import tools
+from bench import handlers, rows, web
+from bench.harness import pace, tools
 
 
 def tell(name: str, prepare: Callable[[], object], version: Callable[[], str]) -> None:
@@ -21,9 +21,11 @@ def tell(name: str, prepare: Callable[[], object], version: Callable[[], str]) -
 def main() -> int:
     """Returns 0: a row that can't be had is told, here as in every table, and stops nothing."""
     tell("load generator", tools.bombardier, lambda: f"bombardier {tools.BOMBARDIER}")
-    tell("load generator", tools.vegeta, lambda: f"vegeta {tools.VEGETA}")
+    tell("load at a fixed rate", pace.program, lambda: "bench/pace.c")
+    tell("queue", tools.nats_server, lambda: f"nats-server {tools.NATS_SERVER}")
     slow = [handler.row for handler in handlers.HANDLERS.values()]
-    for row in (*rows.ROWS, *slow, *handlers.GAPS.values()):
+    slow += [page.row for page in web.WEB.values()]
+    for row in (*rows.ROWS, *slow, *rows.PROGRAM_ROWS.values(), *handlers.GAPS.values()):
         tell(row.name, row.prepare, row.version)
     return 0
 

@@ -158,6 +158,24 @@ def fcgiwrap() -> Path:
     return _system("fcgiwrap", "fcgiwrap")
 
 
+def php_cgi() -> Path:
+    return _system("php-cgi", "php-cgi")
+
+
+def php_fpm() -> Path:
+    """Its name has the version of PHP on Debian."""
+    folders = map(Path, SYSTEM_PATH.split(os.pathsep))
+    found = sorted(file for folder in folders for file in folder.glob("php-fpm*"))
+    if not found:
+        raise Unavailable("php-fpm is not installed (Debian: apt-get install php-fpm)")
+    return found[-1]
+
+
+def php_version(program: Path) -> str:
+    """Behind which there is lighttpd."""
+    return f"PHP {_told(str(program), '-v')}, {lighttpd_version()}"
+
+
 def apache_version() -> str:
     return f"Apache {_told(str(apache()), '-v')}"
 

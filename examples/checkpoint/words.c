@@ -2,7 +2,7 @@
  * words.c - which of the words on standard input are not in a list?
  *
  *   cc -I "$(python -m fastspawn --include)" words.c -o words
- *   python -m fastspawn.serve --strategy snapshot --snapshot-at checkpoint -- ./words LIST
+ *   fastspawn serve --strategy snapshot --snapshot-at checkpoint -- ./words LIST
  *
  * The list is read and sorted once; each request only looks words up.  By itself, too, it works.
  */

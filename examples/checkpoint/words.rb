@@ -1,6 +1,6 @@
 # Which of the words on standard input are not in a list?  See words.c.
 #
-#   python -m fastspawn.serve --strategy snapshot --snapshot-at checkpoint -- ruby words.rb LIST
+#   fastspawn serve --strategy snapshot --snapshot-at checkpoint -- ruby words.rb LIST
 
 require "fiddle"
 require "set"

@@ -31,14 +31,17 @@ if TYPE_CHECKING:
 
     from fastspawn import aio
     from fastspawn._checkpoint import checkpoint
+    from fastspawn._command import Command
     from fastspawn._core import STREAM, Job
+    from fastspawn._engine import Engine
     from fastspawn._install import install, installed, uninstall
-    from fastspawn.command import Command, Limits
-    from fastspawn.engine import Engine, Sink
-    from fastspawn.pool import PoolJob, ResettablePool, WorkerError
-    from fastspawn.process import Process
-    from fastspawn.result import Result
-    from fastspawn.shortcuts import (
+    from fastspawn._limits import Limits
+    from fastspawn._process import Process
+    from fastspawn._refusals import TemplateError
+    from fastspawn._resettable.job import PoolJob, WorkerError
+    from fastspawn._resettable.pool import ResettablePool
+    from fastspawn._result import Result
+    from fastspawn._shortcuts import (
         call,
         check_call,
         check_output,
@@ -46,8 +49,10 @@ if TYPE_CHECKING:
         getstatusoutput,
         run,
     )
-    from fastspawn.template import Template, TemplateError
-    from fastspawn.warm import WarmJob, WarmPool
+    from fastspawn._sinks import Sink
+    from fastspawn._template import Template
+    from fastspawn._warm.job import WarmJob
+    from fastspawn._warm.pool import WarmPool
 
 __version__ = "0.1.0"
 
@@ -95,13 +100,16 @@ _HOMES = {
     "_checkpoint": ("checkpoint",),
     "_core": ("STREAM", "Job"),
     "_install": ("install", "installed", "uninstall"),
-    "command": ("Command", "Limits"),
-    "engine": ("Engine", "Sink"),
-    "pool": ("PoolJob", "ResettablePool", "WorkerError"),
-    "popen": ("Popen",),
-    "process": ("Process",),
-    "result": ("Result",),
-    "shortcuts": (
+    "_command": ("Command",),
+    "_engine": ("Engine",),
+    "_limits": ("Limits",),
+    "_popen": ("Popen",),
+    "_process": ("Process",),
+    "_refusals": ("TemplateError",),
+    "_resettable.job": ("PoolJob", "WorkerError"),
+    "_resettable.pool": ("ResettablePool",),
+    "_result": ("Result",),
+    "_shortcuts": (
         "call",
         "check_call",
         "check_output",
@@ -109,12 +117,16 @@ _HOMES = {
         "getstatusoutput",
         "run",
     ),
-    "template": ("Template", "TemplateError"),
-    "warm": ("WarmJob", "WarmPool"),
+    "_sinks": ("Sink",),
+    "_template": ("Template",),
+    "_warm.job": ("WarmJob",),
+    "_warm.pool": ("WarmPool",),
 }
 """Where the public names are that are not here yet."""
 
-_HOME = {"aio": "aio"} | {name: home for home, names in _HOMES.items() for name in names}
+_HOME = {"aio": "aio", "_core": "_core"} | {
+    name: home for home, names in _HOMES.items() for name in names
+}
 
 _OTHER_INTERPRETER = (
     "fastspawn is for one interpreter of a process, and for none with a GIL of its own (PEP 684):"

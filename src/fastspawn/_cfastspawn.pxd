@@ -77,6 +77,7 @@ cdef extern from "fastspawn.h" nogil:
         FSP_REFUSED_SEED
         FSP_REFUSED_DRAWN
         FSP_REFUSED_EARLY
+        FSP_REFUSED_PIDFD
 
     struct fsp_error:
         int err
@@ -160,6 +161,7 @@ cdef extern from "fastspawn.h" nogil:
         FSP_IO_NULL
         FSP_IO_PIPE
         FSP_IO_STDOUT
+        FSP_IO_TERMINAL
 
     struct fsp_buf:
         char *data
@@ -195,6 +197,13 @@ cdef extern from "fastspawn.h" nogil:
     struct fsp_template:
         pass
 
+    struct fsp_reset:
+        pass
+
+    struct fsp_size:
+        unsigned short cols
+        unsigned short rows
+
     struct fsp_job_options:
         # "in" is a keyword here
         fsp_io in_ "in"
@@ -202,10 +211,12 @@ cdef extern from "fastspawn.h" nogil:
         fsp_io err
         fsp_limits limits
         unsigned flags
+        fsp_size size
         const void *input
         size_t input_len
         void *user
         fsp_template *snapshot
+        fsp_reset *reset
 
     struct fsp_outcome:
         fsp_error error
@@ -252,7 +263,27 @@ cdef extern from "fastspawn.h" nogil:
                          fsp_template **out)
     void fsp_template_get_state(fsp_template *t, fsp_template_state *out)
     size_t fsp_template_changed(fsp_template *t, char *buf, size_t size)
+    size_t fsp_template_makers(fsp_template *t, char *buf, size_t size)
     void fsp_template_free(fsp_template *t)
+
+    struct fsp_reset_state:
+        uint64_t resets
+        uint64_t leaves
+        uint64_t retired
+        uint64_t made
+        unsigned residents
+        unsigned off
+        int left_by
+        int error
+        uint64_t calls
+        uint64_t pages
+        uint64_t restore_ns
+
+    const unsigned FSP_CALLS
+    int fsp_reset_new(fsp_engine *engine, fsp_template *t, fsp_reset **out)
+    void fsp_reset_get_state(fsp_reset *reset, fsp_reset_state *out)
+    uint64_t fsp_reset_left_by(fsp_reset *reset, unsigned call)
+    void fsp_reset_free(fsp_reset *reset)
 
     struct fsp_engine_stats:
         uint64_t started
@@ -265,6 +296,7 @@ cdef extern from "fastspawn.h" nogil:
 
     int fsp_engine_new(unsigned spawners, const uint64_t *mask, fsp_engine **out)
     int fsp_engine_fd(const fsp_engine *engine)
+    uint64_t fsp_engine_told(const fsp_engine *engine)
     fsp_job *fsp_engine_take(fsp_engine *engine)
     fsp_job *fsp_job_next(const fsp_job *job)
     fsp_news *fsp_job_news(fsp_job *job)
@@ -283,6 +315,7 @@ cdef extern from "fastspawn.h" nogil:
     void fsp_job_adopt(fsp_job *job, int tell)
     void fsp_job_cancel(fsp_job *job)
     void fsp_job_signal(fsp_job *job, int group, int sig)
+    void fsp_job_resize(fsp_job *job, fsp_size size)
     void fsp_job_free(fsp_job *job)
 
     struct fsp_outlet:

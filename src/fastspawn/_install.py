@@ -14,9 +14,9 @@ import sys
 import threading
 from collections.abc import Callable
 
-from fastspawn.popen import Popen
+from fastspawn._popen import Popen
 
-TYPE_CHECKING = False  # as in popen.py
+TYPE_CHECKING = False  # as in _popen.py
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
@@ -60,7 +60,7 @@ def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _make_transport(original: Callable[..., Any]) -> Callable[..., Any]:
     async def _make_subprocess_transport(self: Any, *args: Any, **kwargs: Any) -> Any:
-        from fastspawn.aio.transport import make_transport
+        from fastspawn.aio._transport import make_transport
 
         if _has_own_watcher():
             return await original(self, *args, **kwargs)
@@ -71,9 +71,9 @@ def _make_transport(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _method(name: str) -> Callable[..., Any]:
     async def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        from fastspawn.aio import process
+        from fastspawn import aio
 
-        return await getattr(process, name)(self, *args, **kwargs)
+        return await getattr(aio, name)(self, *args, **kwargs)
 
     return _named(f"fastspawn.aio.{name}", method)
 

@@ -89,6 +89,8 @@ def _why_not_elf(path: str, data: bytes) -> str | None:
         names = elf.names()
     except struct.error:
         return f"{path} is a damaged program"
+    if not os.path.exists("/proc/self/exe"):
+        return f"{path} could not look at itself: /proc is not mounted"
     if data[4:6] != b"\x02\x01" or elf.machine != _own_machine():
         return f"{path} is a program for another machine"
     if elf.interpreter is None:

@@ -1,7 +1,8 @@
-"""What a template stopped before (``Template.stats``), in words."""
+"""What a template stopped before, and what a resident left at (``Template.stats``), in words."""
 
 from __future__ import annotations
 
+import signal
 from typing import Final
 
 # Names of system calls on x86-64 by number (syscall_64.tbl of Linux): 0 to 334, and from 424 on.
@@ -83,6 +84,8 @@ _WHY: Final = {
     "exit_group": "it ends",
     "socket": "it opens a socket",
     "ioctl": "it asks a device",
+    "poll": "it waits, or asks what can be read",
+    "sysinfo": "it asks how busy the machine is",
     "fstat": _LOOKS,
     "stat": _LOOKS,
     "lstat": _LOOKS,
@@ -101,7 +104,50 @@ _WHY: Final = {
 }
 
 
-def _name(number: int) -> str:
+_NO_ROOM: Final = "it has no room for more descriptors"
+_MEMORY: Final = "it does to memory what is not put back"
+_CHILD: Final = "it starts a thread or a process"
+_SIGNAL: Final = "it sends a signal, perhaps to itself"
+_TIMER: Final = "its timer would go off in another request"
+_SETTING: Final = "it changes what cannot be taken back, or not for sure"
+_IDENTITY: Final = "it changes who it is"
+_GROUP: Final = "it changes its group, session or namespaces"
+_LATER: Final = "it may go on after the request"
+_UNSEEN: Final = "descriptors may come with it unseen"
+_THREAD: Final = "it is about threads"
+
+# By reason, as docs/reset.md has them; what is in none of these is not known.
+_LEAVES: Final = {
+    name: why
+    for why, names in (
+        (_CHILD, "clone clone3 fork vfork"),
+        ("it becomes another program", "execve execveat"),
+        (_SIGNAL, "kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo pidfd_send_signal"),
+        (_MEMORY, "munmap mremap mprotect madvise mmap brk mlock mlock2 mlockall remap_file_pages"),
+        (_TIMER, "alarm setitimer timer_create"),
+        (_SETTING, "prctl setrlimit prlimit64 setpriority ioprio_set sched_setaffinity"),
+        (_SETTING, "sched_setscheduler sched_setparam sched_setattr personality seccomp"),
+        (_IDENTITY, "setuid setgid setreuid setregid setresuid setresgid setfsuid setfsgid"),
+        (_IDENTITY, "setgroups capset"),
+        (_GROUP, "setsid setpgid unshare setns chroot mount umount2 pivot_root"),
+        ("it may change a device", "ioctl"),
+        ("it changes what others have open, too, or a lock that would stay", "fcntl flock"),
+        ("it may open a setting of the process, or a terminal; or has no room", "open openat"),
+        ("it may open a setting of the process, or a terminal; or has no room", "openat2 creat"),
+        (_NO_ROOM, "dup dup2 dup3 pipe pipe2 socket socketpair accept accept4 memfd_create"),
+        (_NO_ROOM, "eventfd eventfd2 timerfd_create epoll_create epoll_create1"),
+        (_NO_ROOM, "inotify_init inotify_init1"),
+        (_LATER, "io_setup io_submit io_uring_setup io_uring_enter vmsplice sync_file_range"),
+        ("it may be sending memory after the request", "sendto sendmsg sendmmsg"),
+        (_UNSEEN, "recvmsg recvmmsg signalfd signalfd4 pidfd_open pidfd_getfd"),
+        (_THREAD, "futex set_robust_list set_tid_address rseq membarrier arch_prctl"),
+    )
+    for name in names.split()
+}
+
+
+def name_of(number: int) -> str:
+    """A system call's name."""
     if 0 <= number < len(_FIRST):
         return _FIRST[number]
     if 424 <= number < 424 + len(_FROM_424):
@@ -109,9 +155,49 @@ def _name(number: int) -> str:
     return f"system call {number}"
 
 
+# csrc/template/snapshot.h
+_KINDS: Final = 64
+_FAULTS: Final = {
+    1: "a clock (vDSO, rdtsc): it reads the time",
+    2: "random bytes (AT_RANDOM, RDRAND): it draws a random number",
+}
+
+# Which argument is a descriptor, and which a path.
+_OF_DESCRIPTOR: Final = {
+    *("read write readv writev pread64 pwrite64 preadv pwritev fstat lseek ioctl fcntl").split(),
+    *("getdents64 dup dup2 dup3 fsync fdatasync ftruncate flock close sendfile fadvise64").split(),
+    *("sendto recvfrom sendmsg recvmsg connect bind listen accept4 epoll_ctl fchdir").split(),
+    *("fchmod fchown fstatfs getsockname getsockopt setsockopt").split(),
+}
+_OF_PATH: Final = {
+    **dict.fromkeys("open stat lstat access readlink execve mkdir rmdir unlink chdir".split(), 0),
+    **dict.fromkeys("creat chmod chown statfs truncate rename symlink link mknod".split(), 0),
+    **dict.fromkeys("openat newfstatat statx faccessat faccessat2 readlinkat".split(), 1),
+    **dict.fromkeys("mkdirat unlinkat renameat renameat2 openat2 utimensat execveat".split(), 1),
+}
+
+
+def place_of(value: int) -> tuple[bool, int] | None:
+    """Of the call that a template stopped before: whether it is told what by a path, else by a
+    descriptor, and by which argument; None: neither, or it is no call."""
+    name = "" if value < 0 else name_of(value)
+    if name in _OF_PATH:
+        return True, _OF_PATH[name]
+    return (False, 0) if name in _OF_DESCRIPTOR else None
+
+
 def stop_of(value: int) -> str:
     """What a template stopped before, in words, from ``stopped_by`` of ``Template.stats``."""
     if value < 0:
-        return "a clock (vDSO, rdtsc), random bytes (AT_RANDOM, RDRAND), or a fault of its own"
-    name = _name(value)
+        kind, number = divmod(-value, _KINDS)
+        return _FAULTS.get(kind) or f"{signal.Signals(number).name}: a fault of its own"
+    name = name_of(value)
     return f"{name}(): {_WHY.get(name, 'it is not known to have no effect')}"
+
+
+def leave_of(value: int) -> str:
+    """What a resident left at, in words, from ``left_by`` of ``Template.stats``."""
+    if value < 0:
+        return "a signal that residents need (SIGSYS), or a system call of a 32-bit program"
+    name = name_of(value)
+    return f"{name}(): {_LEAVES.get(name, 'it is not known how to undo it')}"

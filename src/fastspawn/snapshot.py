@@ -1,8 +1,8 @@
 """``python -m fastspawn.snapshot explain -- CMD ARG...``: how far a program runs alike.
 
 Starts the program as a template that stops before its first effect, and prints what it had done by
-then, what stopped it, what it came from, and what a request costs by exec, from main, and from
-there.
+then, what stopped it, and what it came from. Then runs it: whether it can put itself back after a
+request (--strategy reset), and what a request costs by exec, as a fork at each place, and so.
 """
 
 from __future__ import annotations
@@ -15,21 +15,27 @@ import socket
 import struct
 import subprocess
 import sys
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
+from fastspawn import _core  # noqa: F401 - as in aio
+from fastspawn._costs import PLACES, Resets, measure
+from fastspawn._features import why_no_resident
+from fastspawn._imports import launched, why_no_point
 from fastspawn._program import why_not_template
+from fastspawn._refusals import EARLY, EXIT, TemplateError, reason
 from fastspawn._stdout import printing
-from fastspawn._syscalls import stop_of
-from fastspawn.command import Command
-from fastspawn.engine import Engine
-from fastspawn.result import Result
-from fastspawn.template import _EARLY, _EXIT, Template, TemplateError, _preload, _reason
+from fastspawn._syscalls import place_of, stop_of
+from fastspawn._template import preload
 
-# csrc/snapshot.h
+# csrc/template/snapshot.h
 _PAGE, _IN_MAIN = 1 << 16, 1 << 14  # and where in it a process says that it runs main
 _HELLO, _REFUSED = 1, 2
+_ARGUMENTS: Final = struct.Struct("=6Q")  # behind that
+_PATH_MAX: Final = 4096
+_STREAMS: Final = ("standard input", "standard output", "standard error")
 _REPLY: Final = struct.Struct("=IIIi")
 _INPUT: Final = struct.Struct("=QQQqqII")
 
@@ -48,10 +54,61 @@ def _files(data: bytes) -> list[tuple[str, bool]]:
     return files
 
 
-def _greeting(argv: Sequence[str], timeout: float) -> bytes | str:
+@dataclass
+class _Greeting:
+    """Of a process that has stopped, or was refused."""
+
+    data: bytes
+    what: str
+    """That the call is about before which it stopped; empty: not known."""
+    opened: list[str]
+    """What it has open."""
+
+
+def _what(pid: int, page: int, value: int) -> str:
+    place = place_of(value)
+    if place is None:
+        return ""
+    is_path, index = place
+    arguments = _ARGUMENTS.unpack(os.pread(page, _ARGUMENTS.size, _IN_MAIN + 8))
+    path = _text_of(pid, arguments[index]) if is_path else ""
+    if path:
+        return path
+    number = arguments[0] & 0xFFFFFFFF  # an empty path: of the descriptor before it
+    if number < len(_STREAMS):
+        return f"{_STREAMS[number]} (descriptor {number})"
+    try:
+        return f"{os.readlink(f'/proc/{pid}/fd/{number}')} (descriptor {number})"
+    except OSError:
+        return "" if number >= 1 << 31 else f"descriptor {number}"
+
+
+def _text_of(pid: int, address: int) -> str:
+    """A string in the memory of a child; empty: there is none."""
+    with suppress(OSError, OverflowError), open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
+        memory.seek(address)
+        text = memory.read(min(_PATH_MAX, 4096 - address % 4096)) or b""
+        if b"\0" not in text:
+            text += memory.read(_PATH_MAX) or b""
+        return os.fsdecode(text.partition(b"\0")[0])
+    return ""
+
+
+def _opened(pid: int) -> list[str]:
+    """The plain files that a child has open, from its standard streams on."""
+    found = []
+    for name in sorted(os.listdir(f"/proc/{pid}/fd"), key=int):
+        with suppress(OSError):
+            path = os.readlink(f"/proc/{pid}/fd/{name}")
+            if int(name) > 2 and path.startswith("/") and not path.startswith(("/dev/", "/memfd:")):
+                found.append(path)
+    return found
+
+
+def _greeting(argv: Sequence[str], timeout: float) -> _Greeting | str:
     """Let the program run to its first effect, and end it there: what it says, or why nothing."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    page, library = os.memfd_create("fastspawn"), os.open(_preload(), os.O_RDONLY)
+    page, library = os.memfd_create("fastspawn"), os.open(preload(), os.O_RDONLY)
     os.ftruncate(page, _PAGE)
     fds = (theirs.fileno(), page, library)
     others = [os.environ["LD_PRELOAD"]] if "LD_PRELOAD" in os.environ else []
@@ -72,9 +129,11 @@ def _greeting(argv: Sequence[str], timeout: float) -> bytes | str:
         try:
             data = ours.recv(1 << 17)
             if len(data) >= _REPLY.size:
-                return data
+                value = _REPLY.unpack_from(data)[3]
+                pid = process.pid
+                return _Greeting(data, _what(pid, page, value), _opened(pid))
             status = process.wait(timeout)
-            return _reason(_EARLY if any(os.pread(page, 4, _IN_MAIN)) else _EXIT, status)
+            return reason(EARLY if any(os.pread(page, 4, _IN_MAIN)) else EXIT, status)
         except (TimeoutError, subprocess.TimeoutExpired):
             return f"it ran for more than {timeout:g} s"
         finally:
@@ -82,36 +141,29 @@ def _greeting(argv: Sequence[str], timeout: float) -> bytes | str:
             process.kill()
 
 
-# ---- what a request costs ----
+@dataclass
+class Stop:
+    """Where a program stops that runs to its first effect."""
+
+    calls: int
+    """That it made before, alike each time."""
+    before: str
+    """The call before which, and why."""
+    of: str
+    """What that is about: a path or a descriptor; empty: not known."""
 
 
-async def _cost(run: Callable[[], Awaitable[Result]], rounds: int) -> tuple[float, float]:
-    start, cpu = time.perf_counter(), 0.0
-    for _ in range(rounds):
-        usage = (await run()).rusage
-        cpu += usage.ru_utime + usage.ru_stime
-    return (time.perf_counter() - start) / rounds, cpu / rounds
+def stop(argv: Sequence[str], timeout: float) -> Stop | str:
+    """Of this command line, within so many seconds; or why it does not stop there."""
+    greeting = _greeting(argv, timeout)
+    return greeting if isinstance(greeting, str) else _stop(greeting)
 
 
-async def _costs(command: Command, rounds: int) -> dict[str, tuple[float, float]]:
-    """Seconds for a run, one after the other, and of the processor in it; the best of three rounds
-    of each, in turn."""
-    costs: dict[str, tuple[float, float]] = {}
-    async with (
-        Engine(1) as engine,
-        Template(command, size=1, at="main") as main,
-        Template(command, size=1, at="effect") as effect,
-    ):
-        ways = {
-            "exec": lambda: engine.run(command),
-            "fork at main": main.run,
-            "fork at the first effect": effect.run,
-        }
-        for _ in range(3):
-            for name, run in ways.items():
-                cost = await _cost(run, rounds)
-                costs[name] = min(cost, costs.get(name, cost))
-    return costs
+def _stop(greeting: _Greeting) -> Stop | str:
+    kind, _, calls, value = _REPLY.unpack_from(greeting.data)
+    if kind != _HELLO:
+        return reason(value, 0, greeting.data[_REPLY.size :])
+    return Stop(calls - 1, stop_of(value), greeting.what)
 
 
 # ---- the command ----
@@ -132,59 +184,131 @@ def _say_files(title: str, paths: list[str]) -> None:
         _say(f"  {path}")
 
 
-def _explain(argv: list[str], rounds: int, timeout: float) -> int:
+def _say_alike(argv: list[str], timeout: float) -> bool:
+    """How far it runs alike; False: it cannot be stopped there."""
+    greeting = _greeting(argv, timeout)
+    if isinstance(greeting, str):
+        _say(f"no stop before an effect: {greeting}")
+        return False
+    stop = _stop(greeting)
+    if isinstance(stop, str):
+        _say(f"no stop before an effect: {stop}")
+        return False
+    files = _files(greeting.data[_REPLY.size :])
+    _say(f"runs alike for {stop.calls} system calls, and stops before")
+    _say(f"  {stop.before}")
+    if stop.of:
+        _say(f"  of {stop.of}")
+    _say("a fork at main repeats these calls; one that begins there repeats none of them")
+    if greeting.opened:
+        _say_files("but opens anew what is open there", greeting.opened)
+    _say_files("came from", [name for name, there in files if there])
+    _say_files("looked for, and did not find", [name for name, there in files if not there])
+    return True
+
+
+def _say_resets(resets: Resets) -> None:
+    """Whether it puts itself back, what that takes, and what it leaves at."""
+    stats, done = resets.stats, resets.stats["resets"]
+    if stats["reset_error"]:
+        _say(f"no reset: it cannot be reset here: {why_no_resident(stats['reset_error'])}")
+    elif resets.why_not:
+        _say(f"no reset: {resets.why_not}")
+    elif not done:
+        _say("no reset: no process of it was ready for a request in time")
+    if done:
+        calls, pages, ns = (stats[f"reset_{each}"] / done for each in ("calls", "pages", "ns"))
+        _say(f"resets to {PLACES[resets.place]}, after {done} of {stats['forked']} requests")
+        _say(f"  {calls:.0f} system calls in a request, which cost a signal each")
+        _say(f"  {pages:.0f} pages to put back, which takes {ns / 1000:.1f} microseconds")
+    for call, times in resets.leaves.items():
+        _say(f"  left at {call} in {times} of {stats['forked']} requests")
+
+
+def _say_costs(argv: list[str], options: argparse.Namespace, effect: bool) -> bool:
+    """False: nothing can be said, for a reason that is."""
+    found = measure(argv, options.snapshot_at, options.rounds, options.timeout, effect)
+    try:
+        costs, resets = asyncio.run(found)
+    except TemplateError as error:
+        _say(f"no template: {error}")
+        return False
+    except TimeoutError as error:
+        _say(f"no costs: {error}")
+        return False
+    _say_resets(resets)
+    _say("a request, one after the other, in microseconds (CPU time of all its processes), and how")
+    _say("many times as fast as exec:")
+    for name, cost in costs.items():
+        gain = costs["exec"].wall / cost.wall
+        _say(f"  {cost.wall * 1e6:8.0f} ({cost.cpu * 1e6:.0f}) {gain:5.1f}x  {name}")
+    return True
+
+
+def _why_not_imports(argv: list[str]) -> str | None:
+    try:
+        return why_no_point(launched(argv))
+    except ValueError as error:
+        return str(error)
+
+
+def _explain(argv: list[str], options: argparse.Namespace) -> int:
     path = shutil.which(argv[0])
     if path is None:
         return _complain(f"{argv[0]}: no such program", 2)
-    reason = why_not_template(path)
-    if reason is not None:
-        _say(f"no template: {reason}")
+    why_not = why_not_template(path)
+    if why_not is None and options.snapshot_at == "imports":
+        why_not = _why_not_imports(argv)
+    if why_not is not None:
+        _say(f"no template: {why_not}")
         return 1
-    data = _greeting(argv, timeout)
-    if isinstance(data, str):
-        _say(f"no stop before an effect: {data}")
-        return 1
-    kind, _, calls, value = _REPLY.unpack_from(data)
-    if kind != _HELLO:
-        _say(f"no stop before an effect: {_reason(value, 0)}")
-        return 1
-    files = _files(data[_REPLY.size :])
-    _say(f"runs alike for {calls - 1} system calls, and stops before")
-    _say(f"  {stop_of(value)}")
-    _say_files("came from", [name for name, there in files if there])
-    _say_files("looked for, and did not find", [name for name, there in files if not there])
-    if rounds:
-        _say(
-            "a request, one after the other, in microseconds (its process's CPU time in brackets):"
-        )
-        command = Command(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for name, (wall, cpu) in asyncio.run(_costs(command, rounds)).items():
-            _say(f"  {wall * 1e6:8.0f} ({cpu * 1e6:.0f})  {name}")
-    return 0
+    alike = _say_alike(argv, options.timeout)
+    told = options.rounds <= 0 or _say_costs(argv, options, alike)
+    return 0 if alike and told else 1
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 1 if the program cannot be stopped there, 2 for wrong arguments."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fastspawn.snapshot", description=__doc__.partition("\n\n")[2]
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    explain = commands.add_parser("explain", help="how far a program runs alike, and what for")
+def add_options(explain: argparse.ArgumentParser) -> None:
+    """Those of ``explain``."""
     explain.add_argument(
         "--rounds", type=int, default=200, metavar="N", help="runs to time (default: 200; 0: none)"
     )
     explain.add_argument(
-        "--timeout", type=float, default=5.0, metavar="SECONDS", help="to its stop (default: 5)"
+        "--timeout",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="to its stop, and for a run (default: 5)",
+    )
+    explain.add_argument(
+        "--snapshot-at",
+        choices=("auto", "main", "effect", "checkpoint", "imports"),
+        default="auto",
+        help="where processes that are reset begin, as of the server (default: auto)",
     )
     explain.add_argument("argv", nargs="+", metavar="CMD", help="the program and its arguments")
-    with printing("fastspawn.snapshot"):
+
+
+def explain(parser: argparse.ArgumentParser, args: Sequence[str] | None, name: str) -> int:
+    """Of a parser that has its options, in the words of the program of this name."""
+    with printing(name):
         options = parser.parse_args(args)
         try:
-            return _explain(options.argv, options.rounds, options.timeout)
+            return _explain(options.argv, options)
         except BrokenPipeError:
             raise
         except (OSError, TemplateError) as error:
-            return _complain(str(error), 1)
+            return _complain(str(error), 2)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """The exit status: 0, 1 if the program cannot be stopped there, or a run does not end, 2 for
+    what cannot be run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fastspawn.snapshot", description=__doc__.partition("\n\n")[2]
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_options(commands.add_parser("explain", help="how far a program runs alike, and what for"))
+    return explain(parser, args, "fastspawn.snapshot")
 
 
 if __name__ == "__main__":

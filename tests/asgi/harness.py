@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from serve.harness import BOUND, Client, Response, poll
+from support import LINUX
 
 TESTS = Path(__file__).parent.parent
 
@@ -28,24 +29,29 @@ class AsgiServer:
         app: str = "app",
         flags: Sequence[str] = (),
     ) -> None:
-        for _ in range(5):
-            self.log = directory / f"server-{time.monotonic_ns()}"
-            self._start(kind, options, app, flags)
-            try:
-                poll(lambda: self.process.poll() is not None or self._answers(), "a start")
-            except BaseException:
-                self.stop()
-                raise
-            if self.process.poll() is None:
-                return
-            # Neither server tells which port it got, and another program may take this one.
-            assert "in use" in self.errors(), self.errors()
+        self.log = directory / f"server-{time.monotonic_ns()}"
+        # Neither server tells which port it got. One that is bound, and does not listen, is given
+        # to nobody who asks for any; whoever asks for it by its number may have it, too.
+        self.held = socket.socket()
+        self.held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.held.bind(("127.0.0.1", 0))
+        self.port = self.held.getsockname()[1]
+        if not LINUX:  # there one bind is enough for it to be taken
+            self.held.close()
+        self._start(kind, options, app, flags)
+        try:
+            poll(lambda: self.process.poll() is not None or self._answers(), "a start", 120)
+            assert self.process.poll() is None, self.errors()
+        except BaseException:
+            self.stop()
+            raise
 
     def _start(self, kind: str, options: dict[str, object], app: str, flags: Sequence[str]) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
         command = {
-            "uvicorn": ["uvicorn", f"asgi.apps:{app}", "--port", str(self.port)],
+            "uvicorn": [
+                *("uvicorn", f"asgi.apps:{app}", "--port", str(self.port)),
+                *("--timeout-keep-alive", "300"),  # for a test that the machine keeps waiting
+            ],
             "granian": [
                 *("granian", "--interface", "asgi", f"asgi.apps:{app}"),
                 *("--port", str(self.port)),
@@ -74,6 +80,10 @@ class AsgiServer:
     def errors(self) -> str:
         return self.log.read_text()
 
+    def says(self, text: str) -> None:
+        """Wait until ``errors`` has it."""
+        poll(lambda: text in self.errors(), f"{text!r} in what it wrote")
+
     def connect(self) -> Client:
         return Client(socket.create_connection(("127.0.0.1", self.port), BOUND))
 
@@ -84,6 +94,7 @@ class AsgiServer:
 
     def stop(self) -> int:
         """As an operator would. Returns the exit status."""
+        self.held.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:

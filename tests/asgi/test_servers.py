@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import platform
 import re
 import select
 import socket
@@ -18,13 +20,15 @@ import pytest
 from asgi.harness import AsgiServer
 from fastspawn import Command, Limits
 from fastspawn.asgi import ProcessApp
-from serve.harness import BOUND, alive, children, poll, settled
+from serve.harness import BOUND, Client, Response, alive, children, in_one_piece, poll, settled
+from support import LINUX
 
 Serve = Callable[..., AsgiServer]
 
 HOLD = 'echo $$ > "$0.new"; mv "$0.new" "$0"; exec sleep 60'
 
 WAYS = r"""
+wait_for() { while [ ! -e "$1" ]; do sleep 0.01; done; }
 case $PATH_INFO in
 */whole) printf 'Content-Type: text/x-a\nSet-Cookie: a=1\nSet-Cookie: b=2\n\nall of it';;
 */status) printf 'Status: 418 Short and stout\nContent-Type: text/plain\n\nno coffee';;
@@ -40,8 +44,8 @@ case $PATH_INFO in
 */late) sleep 60;;
 */length) printf 'Content-Type: text/plain\n\n%s:' "$CONTENT_LENGTH"; wc -c;;
 */env) printf 'Content-Type: text/plain\n\n'; env;;
-*/breaks) printf 'Content-Type: text/plain\n\nbegun'; sleep 0.2; kill -9 $$;;
-*/pauses) printf 'Content-Type: text/plain\n\nbegun'; sleep 0.2; echo ' and done'; exit 1;;
+*/breaks) printf 'Content-Type: text/plain\n\nbegun'; wait_for "$1"; kill -9 $$;;
+*/pauses) printf 'Content-Type: text/plain\n\nbegun'; wait_for "$1"; echo ' and done'; exit 1;;
 */page) printf 'Status: 404\nContent-Type: text/plain\n\nno such page'; exit 1;;
 esac
 """
@@ -57,11 +61,22 @@ def written(path: Path) -> str:
     return path.read_text()
 
 
+def body_after(client: Client, head: bytes) -> bytes:
+    """Of an answer whose head was read as it is."""
+    lines = head.decode().lower().split("\r\n")[1:-2]
+    fields = dict(line.split(": ", 1) for line in lines)
+    return client.read_body(Response(200, "HTTP/1.1", fields, b"", True)).body
+
+
 def test_raw(serve: Serve, kind: str) -> None:
     server = serve(kind, command=["cat"], content_type="text/x-cat", max_body=100_000)
     with server.connect() as client:
-        client.post(b"hello")
-        answer = client.read()
+
+        def hello() -> Response:
+            client.post(b"hello")
+            return client.read()
+
+        answer = in_one_piece(hello)
         assert (answer.status, answer.body) == (200, b"hello")
         assert answer.fields["content-type"] == "text/x-cat"
         assert answer.fields["content-length"] == "5"
@@ -76,7 +91,9 @@ def test_raw(serve: Serve, kind: str) -> None:
     with server.connect() as client:
         client.request("POST", "/", "Content-Length: 100001")
         assert client.read().status == 413
-    with server.connect() as client:
+    # One that says nothing while it reads: an answer that has begun cannot be a 413.
+    quiet = serve(kind, command=["wc", "-c"], max_body=100_000)
+    with quiet.connect() as client:
         client.request("POST", "/", "Transfer-Encoding: chunked")
         client.send(b"c350\r\n" + b"x" * 50_000 + b"\r\n")
         client.send(b"c351\r\n" + b"x" * 50_001 + b"\r\n")
@@ -101,15 +118,15 @@ def test_endless_output_for_a_head(serve: Serve, kind: str, mode: str, tmp_path:
         poll(lambda: not alive(pid), "the process's end")
 
 
-def test_cgi(serve: Serve, kind: str) -> None:
-    server = serve(
-        kind, app="mounted", mode="cgi", command=["sh", "-c", WAYS], exec_timeout=3
-    )  # fmt: skip
+def test_cgi(serve: Serve, kind: str, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    ways = ["sh", "-c", WAYS, "sh", str(go)]
+    server = serve(kind, app="mounted", mode="cgi", command=ways)
     with server.connect() as client:
         client.get("/sub/dir/whole")
         head = client.read_until(b"\r\n\r\n")
         assert re.findall(rb"(?i)set-cookie: (...)", head) == [b"a=1", b"b=2"]
-        assert client.read_exactly(9) == b"all of it"
+        assert body_after(client, head) == b"all of it"
         client.request("HEAD", "/sub/dir/status")
         assert client.read(head=True).status == 418
 
@@ -119,13 +136,17 @@ def test_cgi(serve: Serve, kind: str) -> None:
         "elsewhere": 302,
         "around": 502,
         "bad": 502,
-        "short": 502,
         "fail": 500,
         "killed": 500,
         "late": 504,
     }
-    found = {name: server.get(f"/sub/dir/{name}") for name in statuses}
+    hurried = serve(kind, app="mounted", mode="cgi", command=ways, exec_timeout=0.3)
+    found = {
+        name: (hurried if name == "late" else server).get(f"/sub/dir/{name}") for name in statuses
+    }
     assert {name: answer.status for name, answer in found.items()} == statuses
+    short = server.get("/sub/dir/short")
+    assert short.status == 502 or not short.complete  # if all of it was slow
     assert found["moved"].fields["location"] == "http://example.org/"
     assert found["elsewhere"].fields["location"] == "/other"
     assert b"status 3" in found["fail"].body
@@ -158,25 +179,143 @@ def test_cgi(serve: Serve, kind: str) -> None:
 
     with server.connect() as client:
         client.get("/sub/dir/breaks")
-        answer = client.read()
-        assert answer.status == 200
-        assert (answer.body, answer.complete) == (b"begun", False)
+        answer = client.read_head()
+        assert (answer.status, client.read_chunk()) == (200, b"begun")
+        go.touch()
+        assert (client.read_chunk(), client.last_seen) == (b"", False)
 
 
 @pytest.mark.parametrize("how", ["lenient", "strict"])
-def test_the_exit_status_of_a_script(serve: Serve, kind: str, how: str) -> None:
+def test_the_exit_status_of_a_script(serve: Serve, kind: str, how: str, tmp_path: Path) -> None:
     """It is no part of a complete answer, unless that is asked for."""
-    server = serve(kind, mode="cgi", command=["sh", "-c", WAYS], cgi_exit=how)
+    go = tmp_path / "go"
+    server = serve(kind, mode="cgi", command=["sh", "-c", WAYS, "sh", str(go)], cgi_exit=how)
     strict = how == "strict"
-    page, pauses, fail = (server.get(f"/{way}") for way in ("page", "pauses", "fail"))
-    assert page.status == (500 if strict else 404)
-    assert (page.body == b"no such page") != strict
-    assert (pauses.status, pauses.complete) == (200, not strict)
-    assert strict or pauses.body == b"begun and done\n"
+    page, fail = (server.get(f"/{way}") for way in ("page", "fail"))
+    if strict:  # its head may have been sent, if the page came slowly
+        assert page.status == 500 or not page.complete
+    else:
+        assert (page.status, page.body, page.complete) == (404, b"no such page", True)
+    with server.connect() as client:
+        client.get("/pauses")
+        pauses = client.read_head()
+        assert (pauses.status, client.read_chunk()) == (200, b"begun")
+        go.touch()
+        assert client.read_body(pauses).complete != strict
+    assert strict or pauses.body == b" and done\n"
     assert (fail.status, b"status 3" in fail.body) == (500, True)
     server.stop()
     if kind == "uvicorn" and not strict:
-        assert "GET /page: it exited with status 1" in server.errors()
+        server.says("GET /page: it exited with status 1")
+
+
+def test_exit_statuses_in_http(serve: Serve, kind: str) -> None:
+    command = ["sh", "-c", 'echo said; exit "$(cat)"']
+    server = serve(kind, command=command, status={"1": 404, "2": 205, "3": 206})
+    outputs = serve(kind, command=command, status="1=404", error_body="output")
+
+    def post(server: AsgiServer, body: bytes) -> tuple[int, bytes]:
+        with server.connect() as client:
+            client.post(body)
+            answer = client.read()
+            assert answer.complete
+            return answer.status, answer.body
+
+    assert post(server, b"1") == (404, b"404 Not Found: the command exited with status 1\n")
+    assert post(server, b"2") == (205, b"")
+    assert post(server, b"3") == (206, b"said\n")
+    assert post(server, b"4")[0] == 500
+    assert post(outputs, b"1") == (404, b"said\n")
+    assert post(outputs, b"5") == (500, b"said\n")
+    assert post(outputs, b"0") == (200, b"said\n")
+    for each in (server, outputs):
+        each.stop()
+        assert "Traceback" not in each.errors()
+    if kind == "uvicorn":
+        server.says("POST /: it exited with status 4; output: b'said\\n'")
+
+
+def test_fields_of_answers(serve: Serve, kind: str) -> None:
+    command = ["sh", "-c", 'exit "$(cat)"']
+    header = {"X-Frame-Options": "DENY", "ETag": "1"}
+    sites = ["https://a.example", "http://b.example"]
+    server = serve(kind, command=command, header=header, cors=sites, cors_credentials=True)
+    with server.connect() as client:
+        for status, tagged in ((0, True), (1, False)):
+            client.post(b"%d" % status, "Origin: http://b.example")
+            answer = client.read()
+            assert answer.status == (500 if status else 200)
+            assert answer.fields["x-frame-options"] == "DENY"
+            assert ("etag" in answer.fields) == tagged
+            assert answer.fields["access-control-allow-origin"] == "http://b.example"
+            assert answer.fields["access-control-allow-credentials"] == "true"
+            assert answer.fields["vary"] == "Origin"
+        client.post(b"0", "Origin: http://c.example")
+        assert "access-control-allow-origin" not in client.read().fields
+        asks = "Access-Control-Request-Method: PUT"
+        client.request("OPTIONS", "/", "Origin: http://c.example", asks)
+        assert client.read().status == 403
+        client.request("OPTIONS", "/", "Origin: https://a.example", asks)
+        answer = client.read_head()
+        assert answer.status == 204
+        assert answer.fields["access-control-allow-origin"] == "https://a.example"
+        assert answer.fields["access-control-allow-methods"] == "PUT"
+    script = ["printf", "Content-Type: a/b\\nX-Frame-Options: SAMEORIGIN\\n\\n"]
+    cgi = serve(kind, command=script, mode="cgi", header=["x-frame-options: DENY", "X-B: c"])
+    answer = cgi.get("/")
+    assert (answer.fields["x-frame-options"], answer.fields["x-b"]) == ("SAMEORIGIN", "c")
+    for each in (server, cgi):
+        each.stop()
+        assert "Traceback" not in each.errors()
+
+
+def test_what_a_raw_command_knows(serve: Serve, kind: str) -> None:
+    show = 'echo "$REQUEST_METHOD $PATH_INFO $QUERY_STRING $HTTP_X_ONE ${HTTP_PROXY-none} $1"'
+    command = ["sh", "-c", show, "sh", "{query:q=none}"]
+    server = serve(kind, command=command, request_env=True)
+    answer = server.get("/a/b?q=c%20d", "X-One: 1", "Proxy: evil")
+    assert answer.body == b"GET /a/b q=c%20d 1 none c d\n"
+    assert server.get("/").body.endswith(b" none\n")
+    for target in ("/?q=-x", "/?q=1&q=2", "/?q=%00"):
+        assert server.get(target).status == 400
+    plain = serve(kind, command=["echo", "{query:q}"])
+    assert plain.get("/?q=1").body == b"1\n"
+    assert plain.get("/").status == 400
+    for each in (server, plain):
+        each.stop()
+        assert "Traceback" not in each.errors()
+
+
+def test_values_of_a_form(serve: Serve, kind: str) -> None:
+    """In the command, in each mode; and the body is standard input all the same."""
+    form = "Content-Type: application/x-www-form-urlencoded"
+    show = 'printf "Content-Type: text/plain\\n\\n%s<%s>" "$CONTENT_LENGTH" "$1"; cat'
+    command = ["sh", "-c", show, "sh", "{form:a}"]
+    whole = {"raw": b"Content-Type: text/plain\n\n<1>a=1", "cgi": b"3<1>a=1"}
+    for mode, wanted in whole.items():
+        server = serve(kind, command=command, mode=mode, max_body="1M")
+        with server.connect() as client:
+            client.post(b"a=1", form)
+            assert client.read().body == wanted
+            client.request("POST", "/", form, "Transfer-Encoding: chunked", body=b"2\r\na=\r\n")
+            client.send(b"1\r\n1\r\n0\r\n\r\n")
+            assert client.read().body == wanted
+            for body, status in ((b"b=1", 400), (b"a=1&a=2", 400), (b"a=" + bytes(65535), 413)):
+                client.post(body, form)
+                assert client.read().status == status
+        with server.connect() as client:
+            client.post(b"{}", "Content-Type: application/json")
+            answer = client.read()
+            assert (answer.status, "accept" in answer.fields) == (415, True)
+        assert server.get("/").status == 400
+        server.stop()
+        assert "Traceback" not in server.errors()
+    told = serve(kind, command=["sh", "-c", "echo $REQUEST_METHOD $1", "sh", "{form:a=none}"],
+                 request_env=True)  # fmt: skip
+    assert told.get("/").body == b"GET none\n"
+    with told.connect() as client:
+        client.post(b"a=1", form)
+        assert client.read().body == b"POST 1\n"
 
 
 def test_a_directory_of_scripts(serve: Serve, kind: str, tmp_path: Path) -> None:
@@ -196,8 +335,8 @@ def test_a_directory_of_scripts(serve: Serve, kind: str, tmp_path: Path) -> None
     assert data.status == 403
     server.stop()
     if kind == "uvicorn":
-        assert f"cannot start {tmp_path}/crlf: its interpreter '/bin/sh\\r'" in server.errors()
-        assert f"{tmp_path}/data is not a file that user" in server.errors()
+        server.says(f"cannot start {tmp_path}/crlf: its interpreter '/bin/sh\\r'")
+        server.says(f"{tmp_path}/data is not a file that user")
 
 
 def test_a_local_redirect(serve: Serve, kind: str) -> None:
@@ -206,7 +345,7 @@ def test_a_local_redirect(serve: Serve, kind: str) -> None:
         client.request("POST", "/sub/dir/local", "Content-Length: 4", body=b"body")
         head = client.read_until(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200")
-        assert client.read_exactly(9) == b"all of it"
+        assert body_after(client, head) == b"all of it"
     assert server.get("/sub/dir/status").status == 418
 
 
@@ -408,7 +547,8 @@ def test_output_cap(serve: Serve, kind: str, tmp_path: Path) -> None:
     ways = "case $PATH_INFO in /a) head -c 3000 /dev/zero;; *) head -c 300000 /dev/zero;; esac"
     head = 'printf "Content-Type: text/plain\\n\\n"; '
     server = serve(kind, mode="cgi", command=["sh", "-c", head + ways], max_output="2k")
-    assert server.get("/a").status == 500
+    answer = server.get("/a")
+    assert answer.status == 500 or not answer.complete
     go = tmp_path / "go"
     script = 'echo begun; while ! test -e "$0"; do sleep 0.02; done; yes'
     server = serve(kind, command=["sh", "-c", script, str(go)], max_output="64k")
@@ -421,33 +561,69 @@ def test_output_cap(serve: Serve, kind: str, tmp_path: Path) -> None:
     assert answer.body.startswith(b"begun\ny\n")
 
 
+async def call(app: ProcessApp, body: bytes = b"in") -> tuple[object, bytes]:
+    """What a server does for a request."""
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}, {"type": "end"}])
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, object]:
+        return next(messages)
+
+    async def send(message: dict[str, object]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    await app({**scope, "http_version": "1.1"}, receive, send)
+    start, *bodies = sent
+    return start["status"], b"".join(each["body"] for each in bodies)
+
+
+@pytest.mark.skipif(
+    not LINUX or platform.machine() != "x86_64", reason="residents are for Linux on x86-64"
+)
+def test_residents_are_told_of_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """There is no timer here: when a process serves its second request, it has been said."""
+    begin = "--strategy reset: residents begin at its first effect"
+
+    async def serve() -> None:
+        pids = []
+        async with ProcessApp(["sh", "-c", "echo $$"], strategy="reset") as app:
+            while len(pids) < 3000 and len(set(pids)) == len(pids):
+                pids.append((await call(app))[1])
+            assert len(set(pids)) < len(pids)
+            assert caplog.messages.count(begin) == 1
+
+    with caplog.at_level(logging.INFO, "fastspawn.asgi"):
+        asyncio.run(serve())
+
+
+@pytest.mark.parametrize("mode", ["raw", "cgi"])
+def test_standard_error_in_the_log(caplog: pytest.LogCaptureFixture, mode: str) -> None:
+    text = r"printf 'Content-Type: a/b\n\n'; printf 'one\n\033[2J' >&2; echo $$ >&2"
+    app = ProcessApp(["sh", "-c", text], mode=mode, stderr="log")  # type: ignore[arg-type]
+
+    async def serve() -> None:
+        async with app:
+            assert (await call(app))[0] == 200
+
+    asyncio.run(serve())
+    records = [each for each in caplog.records if each.name == "fastspawn.asgi.stderr"]
+    first, second = (each.getMessage() for each in records)
+    found = re.fullmatch(r"- POST / pid=(\d+): one", first)
+    assert found is not None
+    assert second == f"- POST / pid={found[1]}: \\x1b[2J{found[1]}"
+
+
 def test_event_loops_that_end_without_a_word() -> None:
     """Each has an engine of its own; what one has left is ended by the next."""
     app = ProcessApp(["cat"])
 
-    async def call() -> tuple[object, bytes]:
-        messages = iter(
-            [{"type": "http.request", "body": b"in", "more_body": False}, {"type": "end"}]
-        )
-        sent: list[dict[str, Any]] = []
-
-        async def receive() -> dict[str, object]:
-            return next(messages)
-
-        async def send(message: dict[str, object]) -> None:
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
-        await app({**scope, "http_version": "1.1"}, receive, send)
-        start, *bodies = sent
-        return start["status"], b"".join(each["body"] for each in bodies)
-
     for _ in range(2):
-        assert asyncio.run(call()) == (200, b"in")
+        assert asyncio.run(call(app)) == (200, b"in")
 
     async def end() -> None:
         async with app:
-            assert await call() == (200, b"in")
+            assert await call(app) == (200, b"in")
         await app.aclose()
 
     asyncio.run(end())
@@ -461,6 +637,8 @@ def test_event_loops_that_end_without_a_word() -> None:
         (["echo"], {"port": 1}, TypeError),
         (["echo"], {"nonsense": 1}, TypeError),
         (["echo"], {"mode": "other"}, ValueError),
+        (["echo"], {"status": {"1": 99}}, ValueError),
+        (["echo"], {"status": "1=404", "mode": "cgi"}, ValueError),
         (["echo"], {"exec_timeout": "soon"}, ValueError),
         (["echo"], {"cgi_dir": "/"}, ValueError),
         (Command(["echo"], umask=0o77), {}, ValueError),

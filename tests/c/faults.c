@@ -4,17 +4,25 @@
  * Everything is in memory that forked children share, so that a count goes on where the parent
  * left off.  The hook runs between clone and exec: no libc, no instrumentation.
  */
-#include "rawsys.h"
+#include "os/rawsys.h"
 
 #include "support.h"
 
-#define TRACE 8192
+#define TRACE    8192
+#define SITES    1024
+#define CHILDREN 4096 /* at a time, as far as their pids go */
 
 struct faults {
     const char *name;
+    const struct site *at;
     int err;
     long first, count, seen;
     const char *trace[TRACE];
+    struct {
+        long asked;
+        const char *call;
+    } site[SITES];
+    const struct site *child_at[CHILDREN];
     const char *hold_at;
     int hold, held;
     const char *raise_at;
@@ -31,12 +39,16 @@ static FSP_UNINSTRUMENTED bool same(const char *a, const char *b) {
     return *a == *b;
 }
 
-static FSP_UNINSTRUMENTED bool is_child(void) {
+static FSP_UNINSTRUMENTED pid_t self(void) {
 #ifdef __linux__
-    return raw6(SYS_getpid, 0, 0, 0, 0, 0, 0) != faults->self;
+    return (pid_t)raw6(SYS_getpid, 0, 0, 0, 0, 0, 0);
 #else
-    return getpid() != faults->self;
+    return getpid();
 #endif
+}
+
+static FSP_UNINSTRUMENTED bool is_child(void) {
+    return self() != faults->self;
 }
 
 static FSP_UNINSTRUMENTED void doze(void) {
@@ -62,13 +74,78 @@ static FSP_UNINSTRUMENTED void hold_here(void) {
     __atomic_sub_fetch(&faults->held, 1, __ATOMIC_RELAXED);
 }
 
+#ifdef __linux__
+
+static __thread const struct site *site_here;
+
+extern struct site *const first_entry[] __asm__("__start_fsp_sites");
+extern struct site *const last_entry[] __asm__("__stop_fsp_sites");
+
+/* A child has its parent's thread variables as long as it shares its memory, and runs beside it:
+ * its place is noted by its pid. */
+FSP_UNINSTRUMENTED void faults_here(const struct site *site) {
+    pid_t pid = faults ? self() : 0;
+    if (faults == NULL || pid == faults->self)
+        site_here = site;
+    else
+        faults->child_at[(unsigned)pid % CHILDREN] = site;
+}
+
+static FSP_UNINSTRUMENTED const struct site *here(void) {
+    pid_t pid = self();
+    return pid == faults->self ? site_here : faults->child_at[(unsigned)pid % CHILDREN];
+}
+
+static FSP_UNINSTRUMENTED void note_site(const char *call) {
+    const struct site *site = here();
+    if (site == NULL) return;
+    __atomic_fetch_add(&faults->site[site->number].asked, 1, __ATOMIC_RELAXED);
+    __atomic_store_n(&faults->site[site->number].call, call, __ATOMIC_RELAXED);
+}
+
+static FSP_UNINSTRUMENTED bool is_elsewhere(void) {
+    return faults->at && faults->at != here();
+}
+
+static void number_sites(void) {
+    if (last_entry - first_entry > SITES) _exit(98);
+    for (int i = 0; i < last_entry - first_entry; i++) first_entry[i]->number = i;
+}
+
+const struct site *faults_site(int number) {
+    return number < last_entry - first_entry ? first_entry[number] : NULL;
+}
+
+long faults_asked(const struct site *site) {
+    return __atomic_load_n(&faults->site[site->number].asked, __ATOMIC_RELAXED);
+}
+
+const char *faults_call(const struct site *site) {
+    return __atomic_load_n(&faults->site[site->number].call, __ATOMIC_RELAXED);
+}
+
+#else
+
+static void note_site(const char *call) {
+    (void)call;
+}
+
+static bool is_elsewhere(void) {
+    return false;
+}
+
+static void number_sites(void) {}
+
+#endif
+
 static FSP_UNINSTRUMENTED int hook(const char *call) {
     struct faults *f = faults;
+    note_site(call);
     if (__atomic_load_n(&f->hold, __ATOMIC_RELAXED) && same(f->hold_at, call) && is_child())
         hold_here();
     if (__atomic_load_n(&f->raise, __ATOMIC_RELAXED) && same(f->raise_at, call) && is_child())
         raise_here(__atomic_exchange_n(&f->raise, 0, __ATOMIC_RELAXED));
-    if (f->name && !same(f->name, call)) return 0;
+    if ((f->name && !same(f->name, call)) || is_elsewhere()) return 0;
     if (f->spare && pthread_equal(f->spared, pthread_self())) return 0;
     long i = __atomic_fetch_add(&f->seen, 1, __ATOMIC_RELAXED);
     if (i < TRACE) __atomic_store_n(&f->trace[i], call, __ATOMIC_RELAXED);
@@ -76,22 +153,35 @@ static FSP_UNINSTRUMENTED int hook(const char *call) {
 }
 
 static void start(void) {
-    if (faults == NULL)
+    if (faults == NULL) {
         faults =
             mmap(NULL, sizeof *faults, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        number_sites();
+    }
     fsp_fault_set(NULL);
     memset(faults, 0, sizeof *faults);
     faults->self = getpid();
 }
 
-void faults_arm(const char *name, int err, long first, long count) {
+static void arm(const char *name, const struct site *at, int err, long first, long count) {
     start();
     faults->name = name;
+    faults->at = at;
     faults->err = err;
     faults->first = first;
     faults->count = count;
     fsp_fault_set(hook);
 }
+
+void faults_arm(const char *name, int err, long first, long count) {
+    arm(name, NULL, err, first, count);
+}
+
+#ifdef __linux__
+void faults_arm_at(const struct site *site, int err, long first, long count) {
+    arm(NULL, site, err, first, count);
+}
+#endif
 
 void faults_spare_this_thread(void) {
     faults->spared = pthread_self();
@@ -100,6 +190,12 @@ void faults_spare_this_thread(void) {
 
 void faults_off(void) {
     fsp_fault_set(NULL);
+}
+
+void faults_count_anew(void) {
+    faults_off();
+    if (faults) munmap(faults, sizeof *faults);
+    faults = NULL;
 }
 
 long faults_seen(void) {

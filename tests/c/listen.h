@@ -4,7 +4,7 @@
 #ifndef LISTEN_H
 #define LISTEN_H
 
-#include "engine.h" /* for the sizes that bound what a job may hold */
+#include "engine/engine.h" /* for the sizes that bound what a job may hold */
 
 #include "support.h"
 #include "tap.h"

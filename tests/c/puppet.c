@@ -8,8 +8,8 @@
 #include "support.h"
 
 #ifdef __linux__
-#include "rawsys.h"
-#include "snapshot.h"
+#include "os/rawsys.h"
+#include "template/snapshot.h"
 
 #include <sched.h>
 #include <stdalign.h>
@@ -26,8 +26,59 @@ static bool is(const char *name) {
     return strcmp(mode, name) == 0;
 }
 
+static void say_with(int socket, struct fsp_snap_reply *reply, size_t size, const int *fd,
+                     size_t nfds) {
+    alignas(struct cmsghdr) char control[CMSG_SPACE(3 * sizeof(int))] = {0};
+    struct iovec part = {reply, size};
+    struct msghdr msg = {.msg_iov = &part,
+                         .msg_iovlen = 1,
+                         .msg_control = control,
+                         .msg_controllen = CMSG_SPACE(nfds * sizeof(int))};
+    *CMSG_FIRSTHDR(&msg) = (struct cmsghdr){.cmsg_level = SOL_SOCKET,
+                                            .cmsg_type = SCM_RIGHTS,
+                                            .cmsg_len = CMSG_LEN(nfds * sizeof(int))};
+    memcpy(CMSG_DATA(CMSG_FIRSTHDR(&msg)), fd, nfds * sizeof(int));
+    if (sendmsg(socket, &msg, MSG_NOSIGNAL) < 0) _exit(91);
+}
+
+/* One file so many times, as what it came from, in memory that nobody can write any more, unless
+ * MODE says otherwise. */
+static int put_down(int times) {
+    struct {
+        struct fsp_snap_input input;
+        char path[8];
+    } one = {
+        {.path_size = 2, .how = FSP_SNAP_FOLLOW | FSP_SNAP_PLACE},
+        "/"
+    };
+    struct stat st;
+    if (stat("/", &st) < 0) _exit(87);
+    one.input.id = fsp_snap_identity(&st, one.input.how);
+    if (is("ask-pipe")) return 0;
+    int fd = memfd_create("puppet", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) _exit(88);
+    while (times--)
+        if (write(fd, &one, sizeof one) != sizeof one) _exit(88);
+    if (is("ask-large") && ftruncate(fd, FSP_SNAP_FILES_MAX + 1l) < 0) _exit(88);
+    if (!is("ask-open") && fcntl(fd, F_ADD_SEALS, FSP_SNAP_SEALS) < 0) _exit(89);
+    return fd;
+}
+
 static void say(int socket, uint32_t kind, uint32_t version, uint32_t slot, int value) {
     struct fsp_snap_reply reply = {kind, version, slot, value};
+    if (is(kind == FSP_SNAP_HELLO ? "give-files" : "give")) { /* what nobody asked for */
+        int fd[3];
+        for (int i = 0; i < 3; i++) fd[i] = open("/dev/full", O_WRONLY);
+        say_with(socket, &reply, sizeof reply, fd, 3);
+        for (int i = 0; i < 3; i++) close(fd[i]);
+        return;
+    }
+    if (is("many") && kind == FSP_SNAP_HELLO) {
+        int fd = put_down(1500);
+        say_with(socket, &reply, sizeof reply, &fd, 1);
+        close(fd);
+        return;
+    }
     if (send(socket, &reply, sizeof reply, MSG_NOSIGNAL) < 0) _exit(90);
 }
 
@@ -49,18 +100,11 @@ static long hear(int socket, void *part, size_t size, int fd[3]) {
     return n < 0 ? 0 : n;
 }
 
-static void ask(int socket, uint32_t slot, int fd) {
-    alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {0};
+static void ask(int socket, uint32_t slot, int end) {
     struct fsp_snap_reply reply = {FSP_SNAP_CHECKPOINT, FSP_SNAP_VERSION, slot, 0};
-    struct iovec part = {&reply, sizeof reply};
-    struct msghdr msg = {.msg_iov = &part,
-                         .msg_iovlen = 1,
-                         .msg_control = control,
-                         .msg_controllen = sizeof control};
-    *CMSG_FIRSTHDR(&msg) = (struct cmsghdr){
-        .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
-    memcpy(CMSG_DATA(CMSG_FIRSTHDR(&msg)), &fd, sizeof fd);
-    if (sendmsg(socket, &msg, MSG_NOSIGNAL) < 0) _exit(91);
+    int fd[2] = {end, put_down(1)};
+    say_with(socket, &reply, sizeof reply, fd, 2);
+    if (fd[1] > 0) close(fd[1]);
 }
 
 /* A fork that asks to be a template process, is let, and then is none. */
@@ -77,7 +121,9 @@ static void apply(uint32_t slot) {
     if (hear(ends[0], &reply, sizeof reply, fd) == 0) _exit(93);
     bool yes = reply.kind == FSP_SNAP_GO && reply.value;
     if (is("ask-die")) _exit(yes ? 9 : 94);
-    if (is("ask-nofork")) say(ends[0], FSP_SNAP_FORKED, FSP_SNAP_VERSION, 0, -EAGAIN);
+    if (is("ask-slow")) sleep(6); /* longer than an answer to others may take */
+    if (is("ask-nofork") || is("ask-slow"))
+        say(ends[0], FSP_SNAP_FORKED, FSP_SNAP_VERSION, 0, -EAGAIN);
     dprintf(1, yes ? "on" : "refused");
     _exit(4);
 }

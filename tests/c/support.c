@@ -129,7 +129,7 @@ const char *__tsan_default_suppressions(void);
 const char *__tsan_default_suppressions(void) {
     return "race:sys_open\nrace:sys_close\nrace:sys_pipe\nrace:sys_read\nrace:sys_write\n"
            "race:sys_nonblock\nrace:sys_dup_above\nrace:fsp_waker_*\nrace:fsp_poller_*\n"
-           "race:move_down\nrace:close_end\nrace:open_channel\nrace:open_page\n";
+           "race:move_down\nrace:close_end\nrace:open_channel\nrace:open_socket\nrace:open_page\n";
 }
 #endif
 

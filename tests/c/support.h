@@ -5,7 +5,7 @@
 #ifndef SUPPORT_H
 #define SUPPORT_H
 
-#include "internal.h" /* first: it sets the feature macros */
+#include "spawn/internal.h" /* first: it sets the feature macros */
 
 #if defined(__SANITIZE_THREAD__)
 #define UNDER_TSAN 1
@@ -115,12 +115,26 @@ bool support_kill(long pid);
 void faults_arm(const char *name, int err, long first, long count);
 void faults_spare_this_thread(void); /* from now on its own calls neither count nor fail */
 void faults_off(void);
+/* For a forked process: its counts are no one else's any more. */
+void faults_count_anew(void);
 long faults_seen(void); /* calls counted since faults_arm */
 #define FAULTS_ALL  0x7fffffffL
 #define FAULTS_NONE 0L /* as count: only look */
 /* Names of the calls seen, in order; NULL past the last. */
 const char *faults_name(long i);
 long faults_count_of(const char *name);
+
+#ifdef __linux__
+
+/* The same for one place (sites.h), whatever it calls. */
+void faults_arm_at(const struct site *site, int err, long first, long count);
+/* All places that there are: the first, the one after; NULL past the last. */
+const struct site *faults_site(int number);
+/* How often they asked since the latest faults_arm, and for what (NULL: never). */
+long faults_asked(const struct site *site);
+const char *faults_call(const struct site *site);
+
+#endif
 
 /* Hold the children that come to this call until released; how many are held there now. */
 void faults_hold(const char *name);

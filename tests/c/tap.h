@@ -26,7 +26,7 @@
         while (!(condition) && wait_left_-- > 0) tap_millisecond();                                \
         wait_left_ >= 0;                                                                           \
     })
-#define TAP_PATIENCE_MS 20000
+#define TAP_PATIENCE_MS 300000
 
 void tap_begin(void);
 int tap_end(void); /* the exit status */
@@ -49,6 +49,6 @@ void tap_fork(void (*part)(void *), void *arg);
 
 /* The same, for parts that run side by side. */
 int tap_fork_start(void (*part)(void *), void *arg);
-void tap_fork_end(int pid);
+bool tap_fork_end(int pid); /* did it pass? */
 
 #endif

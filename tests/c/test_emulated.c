@@ -6,14 +6,12 @@
  * A tracer rewrites the system calls.  It knows the registers of x86-64; elsewhere there is nothing
  * to see.
  */
-#include "support.h"
+#include "kernel.h"
 #include "tap.h"
 
-#if defined(__linux__) && defined(__x86_64__) && !defined(__ILP32__)
+#ifdef KERNEL_CAN_TRACE
 
 #include <sched.h>
-#include <sys/ptrace.h>
-#include <sys/user.h>
 
 /* glibc's posix_spawn rests on vfork, too; musl's has a pipe, and can be trusted. */
 #ifdef __GLIBC__
@@ -24,6 +22,10 @@
 
 /* Newer versions take the flags of clone that older ones refuse. */
 static bool refuse_flags;
+
+/* After its first clone the parent, which could go on, does not get to run for a while: so it is
+ * on a busy machine. */
+static bool late;
 
 static void none_at_all(struct user_regs_struct *regs) {
     regs->orig_rax = (unsigned long long)-1; /* ENOSYS */
@@ -44,25 +46,14 @@ static void rewrite(struct user_regs_struct *regs) {
     }
 }
 
-/* Returns the exit status. */
+static void be_late(struct user_regs_struct *regs) {
+    if (!late || regs->orig_rax != SYS_clone) return;
+    usleep(100000);
+    late = false;
+}
+
 static int emulate(pid_t pid) {
-    struct user_regs_struct regs;
-    int status = 0, sig = 0;
-    bool entry = true;
-    CHECK_INT(waitpid(pid, &status, 0), pid); /* it stops itself */
-    CHECK_INT(ptrace(PTRACE_SETOPTIONS, pid, NULL, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL), 0);
-    while (ptrace(PTRACE_SYSCALL, pid, NULL, sig) == 0 && waitpid(pid, &status, 0) == pid &&
-           WIFSTOPPED(status)) {
-        sig = WSTOPSIG(status);
-        if (sig != (SIGTRAP | 0x80)) continue;
-        sig = 0;
-        if (entry && ptrace(PTRACE_GETREGS, pid, NULL, &regs) == 0) {
-            rewrite(&regs);
-            CHECK_INT(ptrace(PTRACE_SETREGS, pid, NULL, &regs), 0);
-        }
-        entry = !entry;
-    }
-    return status;
+    return kernel_trace(pid, rewrite, be_late);
 }
 
 static void under_emulation(void (*part)(void *)) {
@@ -70,11 +61,6 @@ static void under_emulation(void (*part)(void *)) {
         refuse_flags = i;
         CHECK_INT(emulate(tap_fork_start(part, NULL)), 0);
     }
-}
-
-static void begin(void) {
-    CHECK_INT(ptrace(PTRACE_TRACEME, 0, NULL, NULL), 0);
-    raise(SIGSTOP);
 }
 
 static void expect_hi(struct fsp_spec spec) {
@@ -104,7 +90,7 @@ static void expect_a_late_failure(void) {
 
 static void spawn_by_choice(void *unused) {
     (void)unused;
-    begin();
+    kernel_traced();
     expect_a_late_failure();
     for (int i = 0; i < 10; i++) {
         struct fsp_spec spec = COMMAND("/no/such/program");
@@ -120,7 +106,7 @@ static void spawn_by_choice(void *unused) {
 static void spawn_with_kept_numbers(void *unused) {
     static const int keep[] = {3, 5, 6};
     (void)unused;
-    begin();
+    kernel_traced();
     struct fsp_spec spec = SHELL("for fd in 3 5 6; do [ -e /dev/fd/$fd ] || exit 1; done\n"
                                  "for fd in 4 7 8 9; do [ ! -e /dev/fd/$fd ] || exit 2; done\n"
                                  "echo hi; exit 3");
@@ -137,7 +123,7 @@ static void spawn_with_kept_numbers(void *unused) {
 static void spawn_as_chosen(void *unused) {
     static const char *const names[] = {"clone3", "clone", "vfork", "posix_spawn"};
     (void)unused;
-    begin();
+    kernel_traced();
     for (size_t i = 0; i < LENGTH(names); i++) {
         if (strcmp(names[i], CHOSEN) == 0) continue;
         CHECK_INT(fsp_backend_select(names[i]), 0);
@@ -148,8 +134,21 @@ static void spawn_as_chosen(void *unused) {
     expect_hi(SHELL("echo hi; exit 3"));
 }
 
+static void fail_by_fork(void *unused) {
+    (void)unused;
+    kernel_traced();
+    CHECK_INT(fsp_backend_select("fork"), 0);
+    expect_a_late_failure();
+}
+
 static void failures_are_told(void) {
     under_emulation(spawn_by_choice);
+}
+
+static void failures_are_told_to_one_who_is_late(void) {
+    late = true;
+    CHECK_INT(emulate(tap_fork_start(fail_by_fork, NULL)), 0);
+    CHECK(!late); /* there was one */
 }
 
 static void kept_numbers_stay(void) {
@@ -162,6 +161,7 @@ static void what_cannot_tell_is_refused(void) {
 
 static void tests(void) {
     RUN(failures_are_told);
+    RUN(failures_are_told_to_one_who_is_late);
     RUN(kept_numbers_stay);
     RUN(what_cannot_tell_is_refused);
 }

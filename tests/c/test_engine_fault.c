@@ -5,7 +5,7 @@
  * What is learnt from a refusal is never unlearnt, so parts run in processes of their own (before
  * any engine has been made here: TSan starts no threads in a process forked from one with threads).
  */
-#include "rawsys.h"
+#include "os/rawsys.h"
 
 #include "listen.h"
 
@@ -215,9 +215,8 @@ static void refused_calls(void) {
 }
 
 /* No pidfd at all, or none that can be watched: children are looked after by the clock. */
-static void work_without_pidfds(void *unused) {
-    (void)unused;
-    fsp_backend_select("vfork");
+static void work_without_pidfds(void *backend) {
+    fsp_backend_select(backend);
     faults_arm("pidfd_open", ENOSYS, 0, FAULTS_ALL);
     struct fsp_engine *e = listen_engine(1);
     struct fsp_job_options options = streaming();
@@ -238,8 +237,11 @@ static void work_without_pidfds(void *unused) {
     fsp_engine_free(e);
 }
 
+/* The backends that ask for it by the child's number.  TSan makes a fork of vfork, which then is
+ * refused: its child could not tell what fails. */
 static void where_there_are_no_pidfds(void) {
-    tap_fork(work_without_pidfds, NULL);
+    if (!UNDER_TSAN) tap_fork(work_without_pidfds, "vfork");
+    tap_fork(work_without_pidfds, "posix_spawn");
 }
 
 /* Nothing can be watched for a while: output and input go on all the same. */
@@ -389,8 +391,8 @@ static void lack_for_ever(void *unused) {
     for (int i = 0; i < 30; i++) listen_submit(e, SHELL("echo out"), listen_options(), &heard[i]);
     CHECK(listen_to_end(e, heard, 30));
     CHECK(sys_now() - start >= FSP_RETRY_NS);
-    CHECK(sys_now() - start < 5ull * FSP_RETRY_NS); /* not in turn */
-    CHECK(stats_of(e).retried > 10);
+    CHECK(sys_now() - start < 20ull * FSP_RETRY_NS); /* in turn it takes 30 times as long */
+    CHECK(stats_of(e).retried > 0);
     CHECK_INT(stats_of(e).started, 0);
     faults_off();
     for (int i = 0; i < 30; i++)

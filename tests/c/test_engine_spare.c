@@ -86,6 +86,17 @@ static void what_it_writes_before_is_held(void) {
     fsp_engine_free(e);
 }
 
+/* What it leaves behind may write without end: none of that is told, nor kept without bound. */
+static void it_has_ended_and_others_write(void) {
+    struct fsp_job_options options = spare(0);
+    options.limits.drain = 50 * MS;
+    listen_run(SHELL("echo out; yes &"), options, &one);
+    if (CHECK(one.outcome)) CHECK_INT(one.outcome->spare, 1);
+    CHECK_INT(one.chunks, 0);
+    CHECK(one.all[0].len <= FSP_LEFT + 2 * FSP_SCRATCH);
+    listen_free(&one, 1);
+}
+
 static void it_ends_unwanted(void) {
     listen_run(SHELL("exit 3"), spare(0), &one);
     expect(3, true, false, "");
@@ -130,6 +141,7 @@ int main(int argc, char **argv) {
     RUN(what_it_writes_before_is_held);
     RUN(it_ends_unwanted);
     RUN(it_dies_before);
+    RUN(it_has_ended_and_others_write);
     RUN(it_is_cancelled);
     return tap_end();
 }

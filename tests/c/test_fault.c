@@ -257,7 +257,7 @@ static void run_out_of_processes(void *unused) {
     limit = before;
     limit.rlim_cur = 1;
     setrlimit(RLIMIT_NPROC, &limit);
-    for (int i = 0; i < 100; i++) {
+    for (int i = 0, times = getenv("LONG") ? 10000 : 100; i < times; i++) {
         spawn(&run);
         CHECK_INT(run.result, -EAGAIN);
         CHECK_INT(run.error.stage, FSP_STAGE_CLONE);

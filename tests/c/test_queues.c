@@ -1,7 +1,7 @@
 /*
  * test_queues.c - the engine's heap, slots and pipes by themselves.
  */
-#include "engine.h"
+#include "engine/engine.h"
 
 #include "support.h"
 #include "tap.h"

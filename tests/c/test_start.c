@@ -26,7 +26,7 @@ static void detached(const struct fsp_spec *spec, const struct fsp_stdio *io, st
     REQUIRE(start(spec, io, s, &error) == 1);
     REQUIRE(s->fd >= 0);
     struct pollfd watched = {s->fd, POLLIN, 0};
-    CHECK_INT(poll(&watched, 1, 30000), 1);
+    CHECK_INT(poll(&watched, 1, TAP_PATIENCE_MS), 1);
 }
 
 static void expect_code(struct fsp_start *s, int code) {

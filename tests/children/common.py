@@ -31,7 +31,7 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait until it holds."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 45
     while not condition():
         assert time.monotonic() < end
         await asyncio.sleep(0.005)
@@ -39,7 +39,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 def until_sync(condition: Callable[[], object]) -> None:
     """The same without a loop."""
-    end = time.monotonic() + 20
+    end = time.monotonic() + 45
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)

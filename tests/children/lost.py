@@ -29,11 +29,11 @@ async def results(engine: Engine) -> list[Result]:
     argv = ["sh", "-c", "echo hi; exit 3"]
     found = []
     for _ in range(20):
-        runs = [asyncio.wait_for(engine.run(argv), 20) for _ in range(10)]
+        runs = [asyncio.wait_for(engine.run(argv), 45) for _ in range(10)]
         found += await asyncio.gather(*runs)
     process = await engine.open(["sleep", "60"])
     process.kill()
-    assert await asyncio.wait_for(process.wait(), 20) in (-signal.SIGKILL, 255)
+    assert await asyncio.wait_for(process.wait(), 45) in (-signal.SIGKILL, 255)
     return found
 
 

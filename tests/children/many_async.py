@@ -81,7 +81,7 @@ def main(entry: str, kind: str, count: int) -> None:
     before = now()
     loop.run_until_complete(spawn(entry, count))
     after = now()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 45
     while after["fds"] != before["fds"] and time.monotonic() < deadline:
         loop.run_until_complete(asyncio.sleep(0.001))
         after = now()

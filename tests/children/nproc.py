@@ -38,22 +38,27 @@ async def main() -> None:
         assert (await engine.run(["echo", "hi"])).stdout == b"hi\n"
         process = await engine.open(["cat"])
 
-        # One that is put off runs when there is room again.
-        resource.setrlimit(resource.RLIMIT_NPROC, (1, hard))
-        late = asyncio.ensure_future(engine.run(["cat"], b"late"))
-        await common.until(lambda: engine.stats["retried"] or late.done())
-        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
-        assert (await late).stdout == b"late"
+        # One that is put off runs when there is room again, if that is within two seconds.
+        for _ in range(20):
+            before = engine.stats["retried"]
+            resource.setrlimit(resource.RLIMIT_NPROC, (1, hard))
+            late = asyncio.ensure_future(engine.run(["cat"], b"late"))
+            await common.until(lambda: engine.stats["retried"] > before or late.done())  # noqa: B023
+            resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+            (outcome,) = await asyncio.gather(late, return_exceptions=True)
+            if not isinstance(outcome, BlockingIOError):
+                break
+        assert outcome.stdout == b"late"
 
         resource.setrlimit(resource.RLIMIT_NPROC, (1, hard))
-        for _ in range(100):
+        for _ in range(10_000 if os.environ.get("LONG") else 100):
             check(spawn_fails(plan))
         runs = [engine.run(["cat"], b"text") for _ in range(20)]
         opens = [engine.open(["cat"]) for _ in range(20)]
         started = time.monotonic()
         for error in await asyncio.gather(*runs, *opens, return_exceptions=True):
             check(error)
-        assert time.monotonic() - started < 20  # they wait together, not in turn
+        assert time.monotonic() - started < 45  # they wait together; in turn it takes 80
         stats = engine.stats
         assert (stats["running"], stats["pending"], engine.live) == (1, 0, 1)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import re
 import signal
@@ -14,8 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-BOUND = 20.0
-"""Seconds after which something that has not happened never will."""
+from support import LINUX
+
+BOUND = 45.0
+"""Seconds after which something that has not happened never will, however busy the machine. What is
+to be ended before its time takes 60."""
+
+
+PATIENT = [
+    word
+    for limit in ("keep-alive", "header", "queue", "graceful")
+    for word in (f"--{limit}-timeout", "5m")
+]
+"""For limits that a test does not set: of a client or a process that the machine keeps waiting, the
+default ones may expire."""
 
 
 def poll(condition: Callable[[], object], what: str, bound: float = BOUND) -> None:
@@ -24,6 +38,16 @@ def poll(condition: Callable[[], object], what: str, bound: float = BOUND) -> No
     while not condition():
         assert time.monotonic() < end, f"not within {bound} s: {what}"
         time.sleep(0.005)
+
+
+def in_one_piece(ask: Callable[[], Response]) -> Response:
+    """The first answer with a length. What a command says is held back for a moment, for all of
+    it to come; on a busy machine that is too short, and the answer is a stream."""
+    for _ in range(100):
+        answer = ask()
+        if "content-length" in answer.fields:
+            return answer
+    raise AssertionError(f"a stream each time: {answer}")
 
 
 def routes_file(path: Path, **routes: str) -> str:
@@ -60,16 +84,33 @@ def settled(read: Callable[[], int], still: float = 0.5) -> int:
     return last
 
 
+def stat(pid: int) -> tuple[int, str] | None:
+    """Its parent and its state, proc(5)'s or ps(1)'s, unless it is gone."""
+    if LINUX:
+        try:
+            text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        state, parent = text.rpartition(")")[2].split()[:2]
+        return int(parent), state
+    row = subprocess.run(
+        ["ps", "-o", "ppid=,stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout.split()
+    return (int(row[0]), row[1]) if row else None
+
+
 def alive(pid: int) -> bool:
     """A zombie is not."""
-    state = subprocess.run(
-        ["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return bool(state) and not state.startswith("Z")
+    now = stat(pid)
+    return now is not None and now[1][0] not in "ZX"
 
 
 def children(pid: int) -> dict[int, str]:
     """Process id and state of each child, zombies included."""
+    if LINUX:
+        processes = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
+        found = {process: stat(process) for process in processes}
+        return {process: now[1] for process, now in found.items() if now and now[0] == pid}
     lines = subprocess.run(
         ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
     ).stdout.splitlines()
@@ -79,14 +120,14 @@ def children(pid: int) -> dict[int, str]:
 
 def fds(pid: int) -> int:
     """Open descriptors."""
-    if sys.platform == "linux":
+    if LINUX:
         return len(os.listdir(f"/proc/{pid}/fd"))
     listed = subprocess.run(["lsof", "-p", str(pid)], capture_output=True, text=True, check=False)
     return len(listed.stdout.splitlines())
 
 
 def threads(pid: int) -> int:
-    if sys.platform == "linux":
+    if LINUX:
         return len(os.listdir(f"/proc/{pid}/task"))
     listed = subprocess.run(
         ["ps", "-M", "-p", str(pid)], capture_output=True, text=True, check=True
@@ -96,7 +137,7 @@ def threads(pid: int) -> int:
 
 def resident(pid: int, *, peak: bool = False) -> int:
     """Bytes of resident memory; where it is known, ``peak`` since ``reset_peak``."""
-    if sys.platform == "linux":
+    if LINUX:
         status = Path(f"/proc/{pid}/status").read_text()
         found = re.search(rf"{'VmHWM' if peak else 'VmRSS'}:\s+(\d+)", status)
         assert found is not None
@@ -108,7 +149,7 @@ def resident(pid: int, *, peak: bool = False) -> int:
 
 
 def reset_peak(pid: int) -> None:
-    if sys.platform == "linux":
+    if LINUX:
         Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
@@ -258,16 +299,18 @@ class Server:
         prefix: Sequence[str] = (),
         stdout: int | None = None,
         stderr: int | None = None,
+        patient: bool = True,
     ) -> None:
         """``stdout``, ``stderr``: descriptors instead of the files that ``log`` and ``errors``
-        read; with ``stderr``, who starts it finds out by itself when it serves."""
+        read; with ``stderr``, who starts it finds out by itself when it serves. ``patient``: with
+        long limits of time where ``options`` have none."""
         self.stdout = directory / f"stdout-{time.monotonic_ns()}"
         self.stderr = directory / f"stderr-{time.monotonic_ns()}"
         with self.stdout.open("wb") as out, self.stderr.open("wb") as err:
             self.process = subprocess.Popen(
                 [
                     *(*prefix, sys.executable, "-m", "fastspawn.serve"),
-                    *(*where, *options, "--", *command),
+                    *(*(PATIENT if patient else ()), *where, *options, "--", *command),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=out if stdout is None else stdout,
@@ -279,7 +322,7 @@ class Server:
         if stderr is not None:
             return
         try:
-            poll(lambda: " on " in self.errors() or self.process.poll() is not None, "a start")
+            poll(lambda: " on " in self.errors() or self.process.poll() is not None, "a start", 120)
             assert self.process.poll() is None, self.errors()
         except BaseException:
             self.stop()
@@ -287,11 +330,29 @@ class Server:
         found = re.search(r" on https?://\S+:(\d+)", self.errors())
         self.port = int(found[1]) if found else 0
 
+    def agent(self) -> int:
+        """The port of --agent-check."""
+        found = re.search(r" agent [\d.]+:(\d+)", self.errors())
+        assert found is not None, self.errors()
+        return int(found[1])
+
     def errors(self) -> str:
         return self.stderr.read_text()
 
+    def says(self, text: str, times: int | None = None) -> None:
+        """Wait until ``errors`` has it, so many times. A thread of the server's writes what it
+        says while it serves: an answer may be here before the line about it."""
+        poll(lambda: self.errors().count(text) >= (times or 1), f"{text!r} on stderr")
+        assert times is None or self.errors().count(text) == times, self.errors()
+
     def log(self) -> list[str]:
         return self.stdout.read_text().splitlines()
+
+    def logs(self, count: int) -> list[str]:
+        """Wait for that many lines of the log."""
+        poll(lambda: len(self.log()) >= count, f"{count} lines of the log")
+        assert len(self.log()) == count, self.log()
+        return self.log()
 
     def connect(self) -> Client:
         return Client(socket.create_connection(("127.0.0.1", self.port), BOUND))
@@ -308,13 +369,14 @@ class Server:
         return self.process.wait(bound)
 
     def stop(self) -> None:
-        """End it the quick way, and wait."""
-        for _ in range(2):
-            if self.process.poll() is None:
-                self.process.send_signal(signal.SIGTERM)
-                time.sleep(0.01)
+        """End it the quick way, and wait. Two signals that come at once may be one to it."""
         try:
-            self.process.wait(BOUND)
+            for wait in (0.01, *itertools.repeat(1, int(BOUND))):
+                self.process.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(wait)
+                    break
+            self.process.wait(0)
         finally:
             self.process.kill()
             self.process.wait()

@@ -61,10 +61,16 @@ def test_document(cgi: Serve) -> None:
         "set-cookie: b=2\\r\\nContent-Encoding: x\\nConnection: close\\n\\nbody\\n'"
     )
     with server.connect() as client:
-        for _ in range(2):
+
+        def lines() -> list[str]:
             client.get()
             head = client.read_until(b"\r\n\r\n").decode()
-            assert re.sub(r"Date: [^\r]*", "Date: -", head).split("\r\n") == [
+            return re.sub(r"Date: [^\r]*", "Date: -", head).split("\r\n")
+
+        for _ in range(2):
+            while "Transfer-Encoding: chunked" in (head := lines()):  # a busy machine's
+                assert client.read_until(b"0\r\n\r\n") == b"5\r\nbody\n\r\n0\r\n\r\n"
+            assert head == [
                 "HTTP/1.1 418 Short and stout",
                 "Server: fastspawn",
                 "Date: -",
@@ -73,7 +79,7 @@ def test_document(cgi: Serve) -> None:
                 "set-cookie: b=2",
                 "Content-Encoding: x",
                 "Content-Length: 5",
-                "Keep-Alive: timeout=5",
+                "Keep-Alive: timeout=300",
                 "",
                 "",
             ]
@@ -202,7 +208,7 @@ def test_local_redirect(cgi: Serve, path: str) -> None:
         assert client.read(head=True).status == 200
         client.get("/show")
         assert client.read().status == 200
-    poll(lambda: len(server.log()) == 5, "a line for each step")
+    server.logs(5)
     assert f'"POST {path} HTTP/1.1" 302 ' in server.log()[0]
     assert '"GET /show' in server.log()[1]
 
@@ -256,7 +262,7 @@ def test_redirects_end(cgi: Serve) -> None:
         assert client.read().status == 200
         client.get("/show")
         assert client.read().status == 200
-    assert "too many local redirects" in server.errors()
+    server.says("too many local redirects")
 
 
 @pytest.mark.parametrize(
@@ -306,7 +312,7 @@ def test_bad_output(cgi: Serve) -> None:
         assert client.read(head=True).status == 502
         client.post(b"Status: 200\n\nfine")
         assert client.read().body == b"fine"
-    assert "fastspawn: cgi: POST /: not a Status: '99999'; output: b'Status" in server.errors()
+    server.says("fastspawn: cgi: POST /: not a Status: '99999'; output: b'Status")
 
 
 def test_odd_lines_in_a_header(cgi: Serve) -> None:
@@ -327,7 +333,8 @@ def test_odd_lines_in_a_header(cgi: Serve) -> None:
                 client.post(line + b"Content-Type: a/b\nX-CGI-Y: z\n\nbody", f"Content-Type: {how}")
                 answer = client.read()
                 assert (answer.status, answer.body) == (200, b"body")
-                ours = {"server", "date", "transfer-encoding", "content-length", "keep-alive"}
+                ours = {"server", "date", "transfer-encoding", "content-length", "keep-alive",
+                        "x-accel-buffering"}  # fmt: skip
                 assert answer.fields.keys() - ours == {"content-type", "x-cgi-y"}
                 assert (answer.fields["content-type"], answer.fields["x-cgi-y"]) == ("a/b", "z")
         client.post(b"HTTP/1.1 404 Gone fishing\r\nContent-Type : a/b\r\nX: 1\n 2\n\nbody")
@@ -409,7 +416,7 @@ def test_header_block_without_end(cgi: Serve) -> None:
     )
     assert server.get().status == 502
     poll(lambda: not children(server.pid), "no process is left")
-    assert "bytes of header fields" in server.errors()
+    server.says("bytes of header fields")
 
 
 def test_failure_before_the_header(cgi: Serve) -> None:
@@ -422,7 +429,7 @@ def test_failure_before_the_header(cgi: Serve) -> None:
             assert answer.status == 500
             assert b"status 3" in answer.body
             assert b"secret" not in answer.body
-    assert f"fastspawn: cgi: GET /a?b: {why}; output: b'X: secret\\n'" in server.errors()
+    server.says(f"fastspawn: cgi: GET /a?b: {why}; output: b'X: secret\\n'")
 
 
 def test_death_right_after_the_header(cgi: Serve) -> None:
@@ -440,7 +447,7 @@ def test_body_shorter_than_its_content_length_at_once(cgi: Serve) -> None:
     for _ in range(3):
         answer = server.get()
         assert answer.status == 502 or not answer.complete
-    assert "shorter than its Content-Length" in server.errors()
+    server.says("shorter than its Content-Length")
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
@@ -469,17 +476,18 @@ def test_deadline_before_the_header(cgi: Serve) -> None:
 
 
 def test_deadline_after_the_header(cgi: Serve) -> None:
-    for timeout in longer_times():
+    def begun(timeout: str) -> bool:
         options = ("--exec-timeout", timeout)
         server = cgi(f"printf '{TEXT}'; echo x; exec sleep 60", options=options)
-        if server.get().status == 200:
-            break
-    with server.connect() as client:
-        client.get()
-        assert client.read_head().status == 200
-        assert client.read_chunk() == b"x\n"
-        assert client.read_chunk() == b""
-        assert not client.last_seen
+        with server.connect() as client:
+            client.get()
+            if client.read_head().status != 200:
+                return False
+            assert client.read_chunk() == b"x\n"
+            assert client.read_chunk() == b""
+            return not client.last_seen
+
+    assert any(map(begun, longer_times()))
 
 
 def test_too_much_output(one: Serve) -> None:
@@ -512,7 +520,7 @@ def test_content_length_of_the_script(cgi: Serve, tmp_path: Path) -> None:
         assert answer.body == b"one\ntwo\n"
         client.get(version="1.0")
         assert client.read().body == b"one\ntwo\n"
-    assert "longer than its Content-Length" in server.errors()
+    server.says("longer than its Content-Length")
 
 
 def test_body_shorter_than_its_content_length(cgi: Serve, tmp_path: Path) -> None:
@@ -526,7 +534,7 @@ def test_body_shorter_than_its_content_length(cgi: Serve, tmp_path: Path) -> Non
         assert client.read_exactly(4) == b"one\n"
         go.touch()
         assert client.ended()
-    assert "shorter than its Content-Length" in server.errors()
+    server.says("shorter than its Content-Length")
 
 
 @pytest.mark.parametrize("slow", ["", "sleep 0.05; "])
@@ -579,7 +587,7 @@ def test_nph(any_way: Serve, nph: Callable[[str], str], slow: str) -> None:
             client.request(method)
             client.get("/another, which is not answered".replace(" ", "-"))
             assert client.read_to_end() == b"HTTP/1.0 299 Mine\r\nX: y\n\none\ntwo\n"
-    poll(lambda: len(server.log()) == 2, "the log")
+    server.logs(2)
     assert '" 299 ' in server.log()[0]
 
 
@@ -590,11 +598,14 @@ def test_nph_that_is_not_http(any_way: Serve, nph: Callable[[str], str]) -> None
     assert b"body" not in answer.body
 
 
-def test_nph_that_is_killed(any_way: Serve, nph: Callable[[str], str]) -> None:
-    program = nph("printf 'HTTP/1.0 200 OK\\r\\n\\r\\none\\n'; sleep 0.05; kill -9 $$")
-    server = any_way("--mode", "cgi", command=(program,))
+def test_nph_that_is_killed(any_way: Serve, nph: Callable[[str], str], tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    program = nph(WAIT + "printf 'HTTP/1.0 200 OK\\r\\n\\r\\none\\n'; wait_for $1; kill -9 $$")
+    server = any_way("--mode", "cgi", command=(program, str(go)))
     with server.connect() as client:
         client.get()
+        client.read_until(b"one\n")
+        go.touch()
         with pytest.raises(ConnectionResetError):
             client.read_to_end()
 
@@ -909,7 +920,7 @@ def test_chunked_body_that_cannot_be_kept(start: Serve, script: Script) -> None:
     with server.connect() as client:
         client.send(CHUNKED_POST + b"\r\n" + chunked(bytes(270000), b""))
         assert client.read().body.split() == [b"270000"] * 2
-    assert "cannot keep the body: File too large" in server.errors()
+    server.says("cannot keep the body: File too large")
 
 
 def test_client_that_goes_within_a_chunked_body(cgi: Serve) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from fastspawn.serve import cli, units
-from fastspawn.serve.config import Config, RouteConfig
+from fastspawn.serve import cli
+from fastspawn.serve.config import units
+from fastspawn.serve.config.model import Config, RouteConfig
 
 
 def run(*args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -54,12 +55,17 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
         (["--max-body", "1X"], ["--max-body", "'1X' is not a size"]),
         (["--max-output", "0"], ["--max-output", "more than 0"]),
         (["--content-type", "a\r\nSet-Cookie: b"], ["--content-type"]),
-        (["--uds", "x", "--port", "1"], ["--uds and --port exclude each other"]),
+        (["--bind", ":1", "--uds", "x"], ["--bind and --uds exclude each other"]),
+        (["--bind", ":1", "--host", "x"], ["--bind and --host exclude each other"]),
+        (["--bind", "8001"], ["--bind: '8001' is not HOST:PORT, [ADDRESS]:PORT, :PORT or unix:"]),
+        (["--uds", "x", "--uds-owner", "no-such-user"], ["--uds-owner no-such-user: there is no"]),
+        (["--uds", "x", "--uds-group", "4294967295"], ["--uds-group 4294967295: no account"]),
+        (["--user", "99999999999", "--group", "0"], ["--user 99999999999: no account has such"]),
         (["--fd=3", "--uds=x"], ["--fd and --uds exclude each other"]),
         (["--fd", "1"], ["--fd 1", "standard streams"]),
         (["--fd", "987"], ["file descriptor 987", "Bad file descriptor"]),
         (["--host", "no.such.host.invalid"], ["cannot listen on no.such.host.invalid:8001"]),
-        (["--host", ""], ["--host"]),
+        (["--host", "a b"], ["--host: 'a b' is not a host"]),
         (["--uds", "/no/such/directory/socket"], ["/no/such/directory/socket"]),
         (["--uds", "/" + "x" * 200], ["cannot listen on"]),
         (["--cwd", "/no/such/directory"], ["--cwd /no/such/directory", "No such file"]),
@@ -272,7 +278,8 @@ def test_chunked_bodies_that_need_no_file(option: str, tmp_path: Path) -> None:
 
 
 def test_help_and_version() -> None:
-    result = run("--help")
+    assert run("-h").stdout == run("--help").stdout
+    result = run("--help-all")
     assert result.returncode == 0
     assert result.stderr == ""
     for option in ("--port", "--exec-timeout", "--no-access-log"):
@@ -291,7 +298,7 @@ def only(*argv: str) -> RouteConfig:
 def test_defaults() -> None:
     config = cli.parse([])
     assert config == Config(loop=config.loop)
-    assert (config.host, config.port) == ("127.0.0.1", 8001)
+    assert config.places == ((("127.0.0.1",), 8001),)
     assert config.routes == (RouteConfig(),)
     assert (only().command, only().strategy) == (("echo", "hi"), "direct")
     cli.check(config)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import resource
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fastspawn.serve import cli, options
-from fastspawn.serve.config import Config, RouteConfig
+from fastspawn.serve import cli
+from fastspawn.serve.config import options
+from fastspawn.serve.config.model import Config, RouteConfig
 from serve.conftest import Serve
 from serve.test_cli import assert_refused, run
 
@@ -27,6 +31,7 @@ body-timeout = "2m"
 user = "www-data"
 group = "33"
 subreaper = false
+openfaas = false
 send-timeout = "none"
 tcp-keepalive = "2m"
 tcp-user-timeout = "none"
@@ -39,14 +44,19 @@ ssl-certfile = "/cert"
 ssl-keyfile = "/key"
 ssl-keyfile-password = "x"
 ssl-ca-certs = "/ca"
+ssl-cert-reqs = "optional"
 ssl-ciphers = "ALL"
 request-id = true
 forwarded-allow-ips = "10.0.0.0/8, unix"
+remote-user-header = "Remote-User"
+auth-type-header = "X-Auth"
 max-inflight-total = 12
 drain-delay = "3s"
 health-path = "/-/health"
 ready-path = "/-/ready"
 metrics-path = "/-/metrics"
+live-path = "/-/live"
+agent-check = "9"
 
 command = "cat -n"
 exec-timeout = "1h30m"
@@ -94,6 +104,14 @@ methods = "DELETE"
 command = "ls | wc -l"
 shell = true
 clear-env = true
+request-env = true
+header = ["X-A: b"]
+cors = ["https://a.example"]
+cors-credentials = true
+cors-max-age = "1h"
+status = { 1 = 404, 2 = 400 }
+error-body = "output"
+hold = "1s"
 
 [[route]]
 path = "/warm"
@@ -111,15 +129,44 @@ pool-size = 2
 worker = "node 'a worker'"
 
 [[route]]
+path = "/auto"
+command = "cat"
+strategy = "auto"
+allow-reset = true
+
+[[route]]
+path = "/wsgi/{...}"
+wsgi = "shop:application"
+strategy = "auto"
+
+[[route]]
+path = "/asgi/{...}"
+asgi = "shop.web:make('x')"
+strategy = "reset"
+
+[[route]]
 path = "/ws"
 command = "cat"
 mode = "ws"
+pty = true
 ws-frames = "bytes"
 ws-origin = ["https://a.example", "*"]
 ws-subprotocol = ["chat"]
 ws-max-message = "64k"
 ws-ping = "none"
 """
+
+
+APPLICATION: dict[str, Any] = {
+    "mode": "cgi",
+    "snapshot_at": "checkpoint",
+    "cgi_exit": "strict",
+    "pass_authorization": True,
+}
+"""What ``wsgi`` and ``asgi`` make of a route."""
+
+SESSIONS = {"session-timeout", "session-buffer", "max-message"}
+"""Keys that are not with the ``workers`` above."""
 
 
 def write(tmp_path: Path, text: str) -> str:
@@ -137,7 +184,7 @@ def test_every_key(tmp_path: Path) -> None:
     both = {"exec_timeout": 5400.0, "max_body": 1 << 20, "pass_env": ("HOME",)}
     assert parse("--config", path) == Config(
         config=path,
-        host="::1",
+        host=("::1",),
         port=7,
         backlog=9,
         workers=3,
@@ -160,14 +207,19 @@ def test_every_key(tmp_path: Path) -> None:
         ssl_keyfile="/key",
         ssl_keyfile_password="x",
         ssl_ca_certs="/ca",
+        ssl_cert_reqs="optional",
         ssl_ciphers="ALL",
         request_id=True,
         forwarded_allow_ips=("10.0.0.0/8", "unix"),
+        remote_user_header="remote-user",
+        auth_type_header="x-auth",
         max_inflight_total=12,
         drain_delay=3,
         health_path="/-/health",
         ready_path="/-/ready",
         metrics_path="/-/metrics",
+        live_path="/-/live",
+        agent_check=("127.0.0.1", 9),
         routes=(
             RouteConfig(
                 path="/user/{name}",
@@ -212,6 +264,14 @@ def test_every_key(tmp_path: Path) -> None:
                 command=("ls | wc -l",),
                 shell=True,
                 clear_env=True,
+                request_env=True,
+                header=(("X-A", "b"),),
+                cors=("https://a.example",),
+                cors_credentials=True,
+                cors_max_age=3600,
+                status=((1, 404), (2, 400)),
+                error_body="output",
+                hold=1.0,
                 set_env=(("A", "1"), ("B", "2")),
                 **both,
             ),
@@ -236,9 +296,36 @@ def test_every_key(tmp_path: Path) -> None:
                 **both,
             ),
             RouteConfig(
+                path="/auto",
+                command=("cat",),
+                strategy="auto",
+                allow_reset=True,
+                set_env=(("A", "1"), ("B", "2")),
+                **both,
+            ),
+            RouteConfig(
+                path="/wsgi/{...}",
+                wsgi="shop:application",
+                command=(sys.executable, "-m", "fastspawn._app", "wsgi", "shop:application"),
+                strategy="auto",
+                **APPLICATION,
+                set_env=(("A", "1"), ("B", "2")),
+                **both,
+            ),
+            RouteConfig(
+                path="/asgi/{...}",
+                asgi="shop.web:make('x')",
+                command=(sys.executable, "-m", "fastspawn._app", "asgi", "shop.web:make('x')"),
+                strategy="reset",
+                **APPLICATION,
+                set_env=(("A", "1"), ("B", "2")),
+                **both,
+            ),
+            RouteConfig(
                 path="/ws",
                 command=("cat",),
                 mode="ws",
+                pty=True,
                 ws_frames="bytes",
                 ws_origin=("https://a.example", "*"),
                 ws_subprotocol=("chat",),
@@ -254,7 +341,41 @@ def test_every_key(tmp_path: Path) -> None:
     # exclude.
     keys = {line.split("=")[0].strip() for line in ALL.splitlines() if "=" in line}
     missing = options.OPTIONS.keys() - keys
-    assert missing == {"config", "uds", "uds-mode", "fd", "route"}
+    assert missing == {
+        *("config", "uds", "bind", "uds-mode", "uds-owner", "uds-group", "fd", "route"),
+        *SESSIONS,
+    }
+
+
+def test_every_key_of_sessions(tmp_path: Path) -> None:
+    """They are in one process, so they are not with --workers."""
+    text = """
+mode = "jsonrpc"
+session-timeout = "1h"
+session-buffer = "1M"
+max-message = "none"
+max-body = "1k"
+"""
+    config = parse("--config", write(tmp_path, text), "--", "cat")
+    route = RouteConfig(
+        command=("cat",),
+        mode="jsonrpc",
+        session_timeout=3600.0,
+        session_buffer=1 << 20,
+        max_message=None,
+        max_body=1024,
+        exec_timeout=None,
+    )
+    assert config.routes == (route,)
+    assert route.body_limit == 1024
+    keys = {line.split("=")[0].strip() for line in text.splitlines() if "=" in line}
+    assert keys >= SESSIONS
+    for less, limit in (("3", 3), ("1k", 1024)):
+        found = parse("--mode", "jsonrpc", "--max-message", less, "--max-body", "1k").routes[0]
+        assert found.body_limit == limit
+    with pytest.raises(cli.UsageError, match="--mode jsonrpc can't be with --workers"):
+        parse("--mode", "jsonrpc", "--workers", "2")
+    parse("--mode", "jsonrpc", "--workers", "1")
 
 
 def test_flag_before_variable_before_file(tmp_path: Path) -> None:
@@ -273,52 +394,85 @@ def test_flag_before_variable_before_file(tmp_path: Path) -> None:
     assert parse("--route", "/c=x", FASTSPAWN_ROUTE="/a=echo a").routes[0].path == "/c"
 
 
+def test_a_platforms_port(tmp_path: Path) -> None:
+    """PORT counts where nothing of ours says where to listen, and is not looked at elsewhere."""
+    assert (parse(PORT="8080").host, parse(PORT="8080").port) == (("127.0.0.1",), 8080)
+    assert parse("--host", "::", PORT="8080").port == 8080
+    assert parse("--host", "::", "--uds", "x", PORT="8080").places == ((("::",), 8080), "x")
+    assert parse(PORT="").port == 8001
+    path = write(tmp_path, "port = 1\n")
+    assert parse("--config", path, PORT="8080").port == 1
+    for said in ({"FASTSPAWN_PORT": "2"}, {"FASTSPAWN_FD": "3"}, {"FASTSPAWN_UDS": "x"},
+                 {"FASTSPAWN_BIND": ":1"}):  # fmt: skip
+        assert parse(PORT="tcp://10.0.0.7:80", **said) == parse(**said)
+    assert parse("--port", "3", PORT="x").port == 3
+    for text in ("x", "65536", "-1"):
+        with pytest.raises(
+            cli.UsageError, match=f"^PORT: '{text}' is not a number from 0 to 65535"
+        ):
+            parse(PORT=text)
+
+
 @pytest.mark.parametrize("option", options.OPTIONS.values(), ids=lambda option: option.name)
 def test_every_option_is_a_variable(option: options.Option, tmp_path: Path) -> None:
     texts = {
         "config": write(tmp_path, "port = 77\n"), "loop": "asyncio", "host": "h", "mode": "raw",
         "strategy": "subprocess", "snapshot-at": "main", "stderr": "merge",
         "route": "/a=b", "set-env": "A=1", "pass-env": "A", "fd": "9",
-        "uds-mode": "660", "health-path": "/a", "ready-path": "/a",
-        "metrics-path": "/a", "rlimit": "core=0", "ws-frames": "bytes", "ws-origin": "*",
+        "uds-mode": "660", "bind": "unix:/x", "health-path": "/a", "ready-path": "/a",
+        "metrics-path": "/a", "live-path": "/a", "rlimit": "core=0",
+        "ws-frames": "bytes", "ws-origin": "*",
         "max-head": "8k", "cgi-exit": "strict",
-        "log-format": "json", "forwarded-allow-ips": "unix",
-        "subreaper": "1",
+        "log-format": "json", "forwarded-allow-ips": "unix", "ssl-cert-reqs": "optional",
+        "subreaper": "1", "header": "A: b", "cors": "https://a.example",
+        "status": "1=404", "error-body": "output",
+        "wsgi": "a:b", "asgi": "a:b", "remote-user-header": "X-User",
     }  # fmt: skip
     number = "1" if option.kind == "flag" else "3"
     text = texts.get(option.name, number)
     flag = f"--{option.name}" if option.kind == "flag" else f"--{option.name}={text}"
     more: tuple[str, ...] = ()
-    if option.need is not None:
-        needed = option.need.options[0]
-        first = option.need.values[0] if option.need.values else "3"
-        more = (f"--{needed}",) if options.OPTIONS[needed].kind == "flag" else (
-            f"--{needed}", first)  # fmt: skip
-    assert parse(*more, **{option.variable: text}) == parse(*more, flag)
+    need = option.need
+    while need is not None:
+        needed = options.OPTIONS[need.options[0]]
+        first = need.values[0] if need.values else texts.get(needed.name, "3")
+        more += (f"--{needed.name}",) if needed.kind == "flag" else (f"--{needed.name}", first)
+        need = needed.need
+    # An application is instead of a command.
+    function = {} if option.name in ("wsgi", "asgi") else {"fprocess": "cat"}
+    assert parse(*more, **function, **{option.variable: text}) == parse(*more, flag, **function)
 
 
 NEEDS = [option for option in options.OPTIONS.values() if option.need is not None]
 VALUES = {"uds-mode": "660", "snapshot-at": "main", "cgi-exit": "strict",
           "ws-frames": "bytes", "ws-origin": "*",
-          "forwarded-allow-ips": "unix"}  # fmt: skip
+          "forwarded-allow-ips": "unix", "ssl-cert-reqs": "optional",
+          "cors": "https://a.example", "status": "1=404",
+          "error-body": "output"}  # fmt: skip
 
 
 @pytest.mark.parametrize("option", NEEDS, ids=lambda option: option.name)
 def test_an_option_of_which_nothing_would_come(option: options.Option, tmp_path: Path) -> None:
     """As a flag, a variable, a key of the file and of a route."""
+    assert option.need is not None
     text = VALUES.get(option.name, "1")
     flag = f"--{option.name}" if option.kind == "flag" else f"--{option.name}={text}"
-    said = rf"--{option.name} needs --{option.need and option.need.options[0]}"
+    said = rf"--{option.name} needs --{option.need.options[0]}"
+    # Mode raw is what there is unless another is said.
+    mode = {"mode": "ws"} if "raw" in (option.need.values or ()) else {}
+    more = [f"--{name}={value}" for name, value in mode.items()]
     with pytest.raises(cli.UsageError, match=said):
-        parse(flag)
+        parse(flag, *more)
     with pytest.raises(cli.UsageError, match=said):
-        parse(**{option.variable: text})
+        parse(*more, **{option.variable: text})
     value = {"flag": "true", "list": f'["{text}"]'}.get(option.kind, f'"{text}"')
     value = "1" if option.kind == "number" else value
+    lines = "".join(f'{name} = "{value}"\n' for name, value in mode.items())
+    lines += f"{option.name} = {value}\n"
     with pytest.raises(cli.UsageError, match=said):
-        parse("--config", write(tmp_path, f"{option.name} = {value}\n"))
+        parse("--config", write(tmp_path, lines))
     if option.of_route:
-        path = write(tmp_path, f'[[route]]\npath = "/a"\ncommand = "x"\n{option.name} = {value}\n')
+        path = write(tmp_path, f'[[route]]\npath = "/a"\ncommand = "x"\n{lines}')
         with pytest.raises(cli.UsageError, match=rf"serve.toml:1: route 1: {said}"):
             parse("--config", path)
     if option.kind == "flag":
@@ -379,7 +533,37 @@ def test_a_place_to_listen_replaces_the_others_below(tmp_path: Path) -> None:
     assert (config.uds, config.port) == (None, 1)
     assert parse("--uds", "/x", FASTSPAWN_PORT="1").uds == "/x"
     config = parse("--port", "2", FASTSPAWN_HOST="h")
-    assert (config.host, config.port) == ("h", 2)
+    assert (config.host, config.port) == (("h",), 2)
+    config = parse("--bind", "unix:/x", "--bind", ":3", FASTSPAWN_PORT="1", FASTSPAWN_HOST="h")
+    assert config.places == ("/x", (("",), 3))
+    assert parse("--uds", "/x", FASTSPAWN_BIND=":3").places == ("/x",)
+    text = 'bind = ["unix:/x"]\nuds-mode = "660"\nuds-owner = "a"\n'
+    config = parse("--config", write(tmp_path, text), "--host", "a", "--host", "b", "--uds", "/y")
+    assert config.places == ((("a", "b"), 8001), "/y")
+    assert (config.uds_mode, config.uds_owner) == (0o660, "a")
+    config = parse("--uds", "/x", "--host", "a", FASTSPAWN_PORT="1", FASTSPAWN_HOST="h")
+    assert config.places == ((("a",), 1), "/x")
+    config = parse("--config", write(tmp_path, text), "--port", "1")
+    assert (config.places, config.uds_mode) == (((("127.0.0.1",), 1),), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("a:1", ("a", 1)), ("[::]:80", ("::", 80)), (":80", ("", 80)), ("*:80", ("", 80)),
+        ("unix:a:b", "a:b"), ("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:8001", ("::1", 8001)),
+        ("8001", None), ("a", None), ("a:", None), ("a:b", None), ("::1:80", None), ("::1", None),
+        ("[::1]", None), ("[]:1", None), ("unix:", None), ("a:70000", None), ("a b:1", None),
+        ("tcp://a:1", None), ("[a]b:1", None),
+    ],
+)  # fmt: skip
+def test_places(text: str, found: str | tuple[str, int] | None) -> None:
+    if found is not None:
+        assert parse("--bind", text).bind == (found,)
+        return
+    with pytest.raises(cli.UsageError, match=r"^--bind: .* is not ") as caught:
+        parse("--bind", text)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -400,7 +584,7 @@ def test_a_place_to_listen_replaces_the_others_below(tmp_path: Path) -> None:
         ("max-body = '1X'\n", ["max-body: '1X' is not a size"]),
         ("max-body = [1]\n", ["max-body: [1] is not a size"]),
         ("access-log = 'no'\n", ["access-log: 'no' is neither true nor false"]),
-        ("host = 1\n", ["host: 1 is not text"]),
+        ("host = 1\n", ["host: 1 is not an array of text"]),
         ("mode = 'magic'\n", ["mode: 'magic' is not one of raw, cgi"]),
         ("pass-env = [1]\n", ["pass-env: 1 is not text"]),
         ("pass-env = ['A B']\n", ["pass-env: 'A B' is not a variable's name"]),
@@ -413,6 +597,9 @@ def test_a_place_to_listen_replaces_the_others_below(tmp_path: Path) -> None:
         ("port 1\n", [":1: Expected '=' after a key"]),
         ("port = \n", [":1"]),
         ("uds = 'x'\nfd = 3\n", ["fd and uds exclude each other"]),
+        ("uds = 'x'\nbind = ':3'\n", ["bind and uds exclude each other"]),
+        ("host = []\n", ["host: nowhere to listen"]),
+        ("bind = ':1'\nuds-owner = 'root'\n", ["--uds-owner needs --uds or --bind unix:PATH"]),
         ("fd = 1\n", ["fd 1", "standard streams"]),
         ("route = 1\n", [":1: route: must be written as [[route]]"]),
         ("[route]\npath = '/a'\n", ["route: must be written as [[route]]"]),
@@ -489,8 +676,15 @@ def test_refused_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_refused(run(), "FASTSPAWN_PORT: 'http' is not a number from 0 to 65535")
 
 
-def test_help_names_every_option() -> None:
+def test_help_names_what_most_need() -> None:
     text = run("--help").stdout
+    found = set(re.findall(r"^  (?:-h, )?--([a-z-]+)", text, re.MULTILINE))
+    assert found == {*options.COMMON, "help", "help-all", "version"}
+    assert f"These are {len(options.COMMON)} of {len(options.OPTIONS)} options" in text
+
+
+def test_help_all_names_every_option() -> None:
+    text = run("--help-all").stdout
     for name in options.OPTIONS:
         assert f"--{name}" in text
     for title in options.GROUPS:
@@ -572,7 +766,7 @@ def test_documentation(tmp_path: Path) -> None:
     example = text.partition("```toml\n")[2].partition("```")[0]
     config = parse("--config", write(tmp_path, example))
     assert [route.path for route in config.routes] == [
-        *("/user/{name}", "/thumbnail", "/notes/{file...}"),
+        *("/user/{name}", "/gzip", "/notes/{file...}"),
     ]  # fmt: skip
     assert config.max_inflight_total == 32
     missing = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -11,7 +13,7 @@ import pytest
 
 from fastspawn.serve.cli import UsageError, parse
 from serve.conftest import Serve
-from serve.harness import Server, longer_times, poll, seconds_in
+from serve.harness import Client, Server, children, longer_times, poll, seconds_in
 
 PATHS = ("--health-path", "/-/health", "--ready-path", "/-/ready")
 HOLD = 'echo $$ > "$1.new"; mv "$1.new" "$1"; exec sleep 60'
@@ -34,7 +36,7 @@ def test_answers(serve: Serve, options: tuple[str, ...]) -> None:
         assert (answer.status, answer.fields["allow"]) == (405, "GET, HEAD")
         client.get("/-/healthy")
         assert client.read().body == b"hi\n"
-    poll(lambda: len(server.log()) == 3, "the command's two lines, and the refusal's")
+    server.logs(3)
 
 
 def test_with_a_body(serve: Serve) -> None:
@@ -86,6 +88,54 @@ def test_drain_delay(serve: Serve, workers: str) -> None:
         if heard:
             break
     assert heard
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_connections_end_within_the_delay(serve: Serve, workers: str) -> None:
+    """Each with its next answer, which says so, before any is closed."""
+    server = serve(*PATHS, "--drain-delay", "1h", "--workers", workers)
+    with server.connect() as idle, server.connect() as fresh:
+        idle.get()
+        assert "connection" not in idle.read().fields
+        server.signal(signal.SIGTERM)
+        poll(lambda: server.get("/-/ready").status == 503, "not ready")
+        if workers == "2":  # each hears of it by itself
+            poll(lambda: server.get().fields.get("connection") == "close", "word of it")
+        for client in (idle, fresh):
+            last_answer(client)
+        server.signal(signal.SIGTERM)
+        assert server.wait() == 0
+
+
+def last_answer(client: Client) -> None:
+    """Each is whole until one says that it is the connection's last."""
+    closing = False
+    while not closing:
+        client.post(b"")
+        answer = client.read()
+        assert answer.body == b"hi\n"
+        closing = answer.fields.get("connection") == "close"
+    assert client.ended()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_who_has_connected_is_answered(serve: Serve, workers: str) -> None:
+    """Though the server was told to stop before it had accepted any of them."""
+    server = serve("--workers", workers, command=("cat",))
+    processes = [server.pid, *(children(server.pid) if workers == "2" else ())]
+    with contextlib.ExitStack() as stack:
+        for pid in processes:
+            os.kill(pid, signal.SIGSTOP)
+        clients = [stack.enter_context(server.connect()) for _ in range(300)]
+        for client in clients:
+            client.post(b"mine")
+        server.signal(signal.SIGTERM)
+        for pid in processes:
+            os.kill(pid, signal.SIGCONT)
+        for client in clients:
+            answer = client.read()
+            assert (answer.status, answer.body) == (200, b"mine")
+    assert server.wait() == 0
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from serve.harness import Server, poll
+from serve.harness import Response, Server, in_one_piece
 
 Serve = Callable[..., Server]
 Script = Callable[..., tuple[str, ...]]
@@ -22,8 +22,12 @@ STEPS = 'echo one; while [ ! -e "$1" ]; do sleep 0.01; done; echo two'
 def test_short_answer(serve: Serve) -> None:
     server = serve()
     with server.connect() as client:
-        client.get()
-        answer = client.read()
+
+        def ask() -> Response:
+            client.get()
+            return client.read()
+
+        answer = in_one_piece(ask)
         assert (answer.status, answer.version, answer.body) == (200, "HTTP/1.1", b"hi\n")
         names = {"server", "date", "content-type", "content-length", "keep-alive"}
         assert answer.fields.keys() == names
@@ -77,7 +81,7 @@ def test_head_of_a_stream(serve: Serve, script: Script, tmp_path: Path) -> None:
         go.touch()
         client.get()
         assert client.read().body == b"one\ntwo\n"
-    poll(lambda: len(server.log()) == 2, "the log")
+    server.logs(2)
     assert "200" in server.log()[0]
 
 
@@ -429,7 +433,7 @@ def test_stderr(serve: Serve, script: Script) -> None:
     command = script("echo out; echo err >&2")
     server = serve("--stderr", "inherit", command=command)
     assert server.get().body == b"out\n"
-    assert "err\n" in server.errors()
+    server.says("err\n")
     server = serve("--stderr", "discard", command=command)
     assert server.get().body == b"out\n"
     assert "err\n" not in server.errors()

@@ -149,7 +149,7 @@ def test_sigchld(start: Serve, strategy: str, prefix: tuple[str, ...], tmp_path:
     )
     for _ in range(3):
         assert "CHLD" not in told(server)
-    assert all("exit=0" in line for line in server.log())
+    assert all("exit=0" in line for line in server.logs(3))
 
 
 def test_sigchld_ignored_with_workers(start: Serve) -> None:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from serve.harness import Client, Server, asleep, children, fds, poll, reset_peak, resident, threads
+from support import often
 
 Serve = Callable[..., Server]
 Script = Callable[..., tuple[str, ...]]
@@ -67,7 +68,7 @@ def test_nothing_is_left_behind(serve: Serve) -> None:
 
 
 def test_more_clients_than_processes(serve: Serve) -> None:
-    """With the defaults, everybody is answered in the end."""
+    """With the default numbers, everybody is answered in the end."""
     server = serve(command=("cat",))
     answers = asyncio.run(hammer(server.port, 500, 1000))
     assert sorted(answers) == [(200, b"%06d" % n) for n in range(1000)]
@@ -98,7 +99,10 @@ def test_overload(serve: Serve, script: Script, tmp_path: Path) -> None:
 
 def test_a_storm_is_refused_whole(serve: Serve, script: Script) -> None:
     """Every client hears 503, those that leave are forgotten, and the server goes on."""
-    server = serve("--max-inflight", "1", "--queue", "0", command=script("exec sleep 30"))
+    server = serve(
+        *("--max-inflight", "1", "--queue", "0", "--exec-timeout", "none"),
+        command=script("exec sleep 600"),
+    )
     with ExitStack() as stack:
         clients = [stack.enter_context(server.connect()) for _ in range(400)]
         clients[0].get()
@@ -136,7 +140,7 @@ def works(server: Server) -> bool:
         return False
 
 
-def test_300_mib_both_ways(serve: Serve) -> None:
+def test_hundreds_of_mib_both_ways(serve: Serve) -> None:
     server = serve("--exec-timeout", "none", command=("cat",))
     with server.connect() as client:
         client.post(b"x" * MIB)
@@ -144,7 +148,7 @@ def test_300_mib_both_ways(serve: Serve) -> None:
     idle = resident(server.pid)
     reset_peak(server.pid)
     block = bytes(range(256)) * (MIB // 256)
-    blocks = 300
+    blocks = often(300, 4096)
 
     with server.connect() as client:
         sender = threading.Thread(target=send_blocks, args=(client, block, blocks))

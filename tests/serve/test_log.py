@@ -17,6 +17,7 @@ import pytest
 
 from serve.conftest import Serve
 from serve.harness import BOUND, Client, Server, poll, routes_file
+from support import listens
 
 MADE = re.compile(r"[0-9a-f]{32}")
 COMBINED = re.compile(
@@ -320,10 +321,6 @@ def test_complaints_that_nobody_reads(
     path, config = tmp_path / "socket", tmp_path / "config.toml"
     config.write_text("workers = " + workers)
 
-    def connects() -> bool:
-        with socket.socket(socket.AF_UNIX) as sock:
-            return sock.connect_ex(str(path)) == 0
-
     def answer() -> int:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(BOUND)
@@ -337,7 +334,7 @@ def test_complaints_that_nobody_reads(
         where=("--uds", str(path)),
         stderr=pipe[1],
     )
-    poll(connects, "a server")
+    poll(lambda: listens(path), "a server")
     assert answer() == 200
     config.write_text("unknown = 1")
     for _ in range(20):

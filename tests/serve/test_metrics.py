@@ -99,7 +99,8 @@ def test_kills_and_rejections(serve: Serve, script: Script, tmp_path: Path) -> N
         command=script(HOLD, held),
     )
     assert server.get("/late").status == 504
-    assert server.get("/much").status == 500
+    much = server.get("/much")
+    assert much.status == 500 or not much.complete  # if the head was sent before the limit was seen
     with server.connect() as client:
         client.get()
         poll(held.exists, "a process's start")
@@ -208,19 +209,14 @@ def test_counts_of_workers_that_are_gone(serve: Serve) -> None:
     assert figures("workers_replaced_total") == 1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_worker_that_hangs(serve: Serve) -> None:
+def test_worker_that_hangs(serve: Serve, script: Script) -> None:
     """What it told last has to do."""
-    server = serve(*PATH, "--workers", "2")
+    server = serve(*PATH, "--workers", "2", command=script("echo $PPID"))
     with server.connect() as client:
         # The one that has this connection is to answer.
-        client.get("/metrics")
-        client.read()
-        before = {pid: cpu(pid) for pid in workers(server)}
-        for _ in range(50):
-            client.get("/metrics")
-            client.read()
-        mine = max(before, key=lambda pid: cpu(pid) - before[pid])
+        client.get()
+        mine = int(client.read().body)
+        Figures(server)  # the other has told, too
         (other,) = set(workers(server)) - {mine}
         os.kill(other, signal.SIGSTOP)
         try:
@@ -230,12 +226,6 @@ def test_worker_that_hangs(serve: Serve) -> None:
             os.kill(other, signal.SIGCONT)
     assert answer.status == 200
     assert b"fastspawn_workers 2.0\n" in answer.body
-
-
-def cpu(pid: int) -> int:
-    """Ticks."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
 
 
 def test_through_a_reload(serve: Serve, tmp_path: Path) -> None:
@@ -282,7 +272,7 @@ def test_a_template_of_no_use(start: Serve, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         poll(is_told, "it is told")
     assert Figures(server)("route_info", route=ANY, strategy="snapshot", snapshot_at="exec") == 1
-    assert f"start so: {data} changed, the last of " in server.errors()
+    server.says(f"start so: {data} changed, the last of ")
     assert Figures(server)("strategy_events_total", route=ANY, event="template_stale") > 0
 
 

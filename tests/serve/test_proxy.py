@@ -50,6 +50,8 @@ def shown(answer: Response) -> str:
         (("X-Forwarded-For: 192.0.2.1:8080",), "192.0.2.1  off http"),
         (("X-Forwarded-For: [2001:DB8::1]:80",), "2001:db8::1  off http"),
         (("X-Forwarded-For: 2001:db8::1",), "2001:db8::1  off http"),
+        (("X-Forwarded-For: 192.0.2.1, ::ffff:10.0.0.9",), "192.0.2.1  off http"),
+        (("X-Forwarded-For: ::FFFF:192.0.2.1",), "192.0.2.1  off http"),
         (("X-Forwarded-For: 192.0.2.1, unknown",), "127.0.0.1 port off http"),
         (("X-Forwarded-For: 192.0.2.1, unknown, 10.0.0.1",), "10.0.0.1  off http"),
         (("X-Forwarded-For: ; rm -rf /",), "127.0.0.1 port off http"),
@@ -75,6 +77,8 @@ FORWARDED = ("X-Forwarded-For: 192.0.2.1", "X-Forwarded-Proto: https")
         ((*CGI,), False),
         ((*PROXIED, "--forwarded-allow-ips", "10.0.0.0/8"), False),
         ((*PROXIED, "--forwarded-allow-ips", "*"), True),
+        ((*PROXIED, "--forwarded-allow-ips", "::ffff:127.0.0.0/104"), True),
+        ((*PROXIED, "--forwarded-allow-ips", "::ffff:10.0.0.0/104"), False),
     ],
 )
 def test_who_is_believed(serve: Serve, options: tuple[str, ...], believed: bool) -> None:
@@ -111,9 +115,10 @@ global
     maxconn 200
 defaults
     mode http
-    timeout connect 10s
-    timeout client 30s
-    timeout server 30s
+    timeout connect 60s
+    timeout client 60s
+    timeout server 60s
+    timeout check 60s
 frontend web
     bind fd@{fd}
     option forwardfor

@@ -9,9 +9,9 @@ import pytest
 
 from fastspawn.serve import cli
 from fastspawn.serve.service import Service
-from fastspawn.serve.strategy import Strategies
+from fastspawn.serve.strategies.maker import Strategies
 from serve.conftest import Serve
-from serve.harness import Response, Server, poll
+from serve.harness import Response, Server, in_one_piece
 
 SHOW = "printf <%s> "
 """The beginning of a command that shows its arguments."""
@@ -35,7 +35,7 @@ def test_routes(serve: Serve) -> None:
         ),
         command=(),
     )  # fmt: skip
-    assert "4 routes" in server.errors()
+    server.says("4 routes")
     assert server.get("/").body == b"root\n"
     assert server.get("/?/user/x").body == b"root\n"
     assert server.get("/user/ann?x=y").body == b"user ann\n"
@@ -44,7 +44,7 @@ def test_routes(serve: Serve) -> None:
     assert server.get("/files/a/b%20c").body == b"<a/b c><xa/b cy>"
     assert server.get("//files//etc/passwd").body == b"<etc/passwd><xetc/passwdy>"
     assert server.get("/files/").body == b"<><xy>"
-    head = ask(server, "HEAD", "/user/ann")
+    head = in_one_piece(lambda: ask(server, "HEAD", "/user/ann"))
     assert (head.status, head.fields["content-length"]) == (200, "9")
 
 
@@ -69,7 +69,7 @@ def test_not_found_and_not_allowed(serve: Serve) -> None:
             client.request("POST", target, "Content-Length: 5")
             assert client.read().status == status
             assert client.ended()
-    poll(lambda: len(server.log()) == 10, "the log")
+    server.logs(10)
     assert [line.split()[8] for line in server.log()].count("404") == 7
 
 

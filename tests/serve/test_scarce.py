@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from fastspawn.serve.admission import Admission
-from fastspawn.serve.config import Config
-from fastspawn.serve.protocol import Connection
-from fastspawn.serve.refusals import PROMPT, TICK
+from fastspawn.serve.config.model import Config
+from fastspawn.serve.http.connection import Connection
+from fastspawn.serve.http.refusals import PROMPT, TICK
+from fastspawn.serve.routes.admission import Admission
 from fastspawn.serve.service import Service
 from serve.harness import BOUND
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fastspawn.serve.news import Chorus, News, about
+from fastspawn.serve.strategies.news import Chorus, News, about
 from serve.harness import Server, children, poll
 from serve.test_metrics import Figures
 from support import LINUX
@@ -210,7 +210,7 @@ def test_a_checkpoint_is_told_of(start: Serve, loop: str, workers: str) -> None:
     then = (
         "fastspawn: routes /a, /b/{x...}: --snapshot-at auto is checkpoint: forks begin there now\n"
     )
-    assert first in server.errors()
+    server.says(first)
     assert then not in server.errors()
 
     def told() -> bool:
@@ -220,7 +220,7 @@ def test_a_checkpoint_is_told_of(start: Serve, loop: str, workers: str) -> None:
     poll(told, "the news")
     for target in ("/a", "/b/1") * 4:
         assert server.get(target).status == 200
-    assert server.errors().count("is checkpoint") == 1
+    server.says("is checkpoint", 1)
 
 
 def test_lines() -> None:

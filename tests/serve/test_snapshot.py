@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from fastspawn._program import why_no_checkpoint
 from serve.harness import Server, poll
 from serve.test_cli import assert_refused, run
-from support import LINUX
+from support import LINUX, script
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
 
@@ -34,13 +35,26 @@ def test_why_there_is_no_template_at_a_checkpoint(start: Serve, loop: str) -> No
     server = start(
         "--strategy", "snapshot", "--loop", loop, command=(sys.executable, "-c", THREADS)
     )
-    said = "no template at checkpoint(): it has several threads at its checkpoint\n"
+    said = "no template at checkpoint(): it has several threads at its checkpoint, 1 of Python "
     with server.connect() as client:
         for _ in range(3):
             client.get()
             assert client.read().body == b"on\n"
     poll(lambda: said in server.errors(), "the reason")
-    assert server.errors().count(said) == 1
+    server.says(said, 1)
+
+
+@pytest.mark.skipif(not LINUX or platform.machine() != "x86_64", reason="the filter's")
+def test_no_template_at_a_checkpoint_without_pidfds(start: Serve, loop: str) -> None:
+    program = "from fastspawn import checkpoint\ncheckpoint()\nprint('on')"
+    server = start(
+        *("--strategy", "snapshot", "--loop", loop),
+        command=(sys.executable, "-c", program),
+        prefix=script("refuse_call.py", "434"),
+    )
+    said = "no template at checkpoint(): the kernel has no pidfd_open(2) (Linux 5.3), or does not "
+    poll(lambda: server.get().body == b"on\n" and said in server.errors(), "the reason")
+    server.says(said, 1)
 
 
 @pytest.mark.parametrize("strategy", ["snapshot", "auto"])
@@ -57,6 +71,49 @@ def test_checkpoint_of_a_program_that_cannot_call_it(
         "--snapshot-at checkpoint is where a program calls checkpoint(): ",
         "cannot call it: neither it nor a library of it looks up functions by name",
     )
+
+
+SCRIPT = "import os, sys\nfrom state import pid\nif __name__ == '__main__':\n"
+SCRIPT += "    print(os.getpid() != pid, sys.argv[1:], sys.stdin.read())\n    sys.exit(0)\n"
+
+
+@pytest.mark.parametrize("strategy", ["snapshot", "reset", "auto"])
+def test_imports_of_a_script_that_knows_nothing(
+    start: Serve, loop: str, strategy: str, tmp_path: Path
+) -> None:
+    (tmp_path / "state.py").write_text("import os\npid = os.getpid()\n")
+    (tmp_path / "a.py").write_text(SCRIPT)
+    options = ("--strategy", strategy, "--snapshot-at", "imports", "--spawners", "1")
+    server = start(
+        *(*options, "--loop", loop, "--cwd", str(tmp_path)),
+        *("--route", f"/{{name}}={sys.executable} a.py {{name}}"),
+        command=(),
+    )
+    said = "--snapshot-at imports is checkpoint: forks begin there now"
+    poll(lambda: server.get("/a").body and said in server.errors(), "a checkpoint")
+    for name in ("b", "c"):
+        with server.connect() as client:
+            client.get(f"/{name}")
+            assert client.read().body == f"True ['{name}'] \n".encode()
+
+
+def test_imports_that_cannot_be_frozen(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("print(1)\nimport os\n")
+    options = ("--port", "0", "--cwd", str(tmp_path), "--strategy", "snapshot")
+    at = ("--snapshot-at", "imports")
+    for command, why in (
+        (("sort",), "--snapshot-at imports: sort is not Python: name it, as in: python3 SCRIPT"),
+        ((sys.executable, "a.py"), "a.py: nothing is imported above line 1, where it begins"),
+        ((sys.executable, "no.py"), "--snapshot-at imports: "),
+        ((sys.executable, "-c", "import os"), "--snapshot-at imports: -c is no script"),
+    ):
+        assert_refused(run(*options, *at, "--", *command), why)
+    assert_refused(
+        run(*options, *at, "--shell", "--", "python3 a.py"),
+        "--snapshot-at imports is for the command of one Python script",
+    )
+    wsgi = run(*options, *at, "--wsgi", "a:b")
+    assert_refused(wsgi, "--wsgi has no --snapshot-at imports: it has a checkpoint")
 
 
 def test_programs_that_may_call_checkpoint(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_socket_activation(start: Serve, tmp_path: Path, workers: str) -> None:
             prefix=(sys.executable, "-c", ACTIVATE, ",".join(map(str, fds)), "0"),
         )
         assert server.port == tcp.getsockname()[1]
-        assert f"unix:{path}" in server.errors()
+        server.says(f"unix:{path}")
         body = server.get().body
         assert b"LISTEN_" not in body
         with Client(socket.socket(socket.AF_UNIX)) as client:

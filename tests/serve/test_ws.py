@@ -15,7 +15,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from fastspawn.serve import settings
+from fastspawn.serve.config import settings
 from serve.harness import (
     BOUND,
     Server,

@@ -26,7 +26,7 @@ from fastspawn import (
     _core,
     aio,
 )
-from fastspawn.process import StdinWriter
+from fastspawn._process import StdinWriter
 
 # ---- Command, Limits ----
 

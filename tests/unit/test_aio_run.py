@@ -17,7 +17,7 @@ import uvloop
 
 from conftest import Run
 from fastspawn import Limits, Result, aio
-from fastspawn.aio.short import engine_of
+from fastspawn.aio._short import engine_of
 from support import (
     async_failure,
     failure,

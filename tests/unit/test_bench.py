@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
+import platform
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import pytest
-from bench.harness import load
+from bench import alone, handlers, resets, rows, waiting
+from bench.freeze import LINES, summary
+from bench.harness import load, procs, tools
+from bench.harness.server import Server, ServerError
 from bench.harness.stats import paired_ratio, spread
+from bench.library import Worker
+from bench.plan import chosen_rows
 
 ROOT = Path(__file__).parents[2]
 BODY = b"hi\n"
@@ -167,9 +175,9 @@ def test_a_run_goes_on_with_the_rounds_that_are_missing(tmp_path: Path) -> None:
     row["rounds"] = [first]
     output.write_text(json.dumps(before))
 
-    other = bench("--rounds", "3", "--output", str(output), "--resume")
+    other = bench("--rounds", "1", "--output", str(output), "--resume")
     assert other.returncode == 2
-    assert "rounds was 2, is 3" in other.stderr
+    assert "rounds was 2, is 1" in other.stderr
 
     now, before["meta"]["commit"] = before["meta"]["commit"], "0" * 40
     output.write_text(json.dumps(before))
@@ -185,3 +193,171 @@ def test_a_run_goes_on_with_the_rounds_that_are_missing(tmp_path: Path) -> None:
     assert [record["round"] for record in row["rounds"]] == [0, 1]
     assert row["rounds"][0] == first
     assert after["meta"] == {**before["meta"], "later_commits": [now]}
+
+
+def test_a_run_goes_on_with_more_rounds(tmp_path: Path) -> None:
+    """So that the rounds of two versions may take turns."""
+    output = tmp_path / "run.json"
+    for rounds in (1, 2):
+        more = ["--resume"] if rounds > 1 else []
+        told = bench("--rounds", str(rounds), "--output", str(output), *more)
+        assert told.returncode == 0, told.stderr
+        assert "1 launch," in told.stderr
+    after = json.loads(output.read_text())
+    (row,) = after["sections"]["library"].values()
+    assert [record["round"] for record in row["rounds"]] == [0, 1]
+    assert after["meta"]["options"]["rounds"] == 2
+
+
+# ---- rows of processes that put themselves back --------------------------------------------------
+
+
+def sample(parent: int, cpu_us: float, child_us: float = 0.0) -> procs.Sample:
+    return procs.Sample(parent, "S", cpu_us, child_us, frozenset(), 3, 0, 100)
+
+
+def test_helpers_that_come_and_go_count_with_what_they_used_meanwhile() -> None:
+    server, stays, goes, comes = (procs.Identity(pid, 0) for pid in (1, 2, 3, 4))
+    before = {server: sample(0, 1000, 500), stays: sample(1, 100), goes: sample(1, 40)}
+    # It has reaped one that had used 90, and requests that used 300.
+    after = {server: sample(0, 1500, 890), stays: sample(1, 150), comes: sample(1, 70)}
+    usage = procs.usage(before, after)
+    assert (usage.server_us, usage.helper_us, usage.child_us) == (500 + 50 + 70, 50 + 70, 50 + 300)
+    assert (usage.processes, usage.replaced) == (3, 1)
+
+
+@pytest.mark.parametrize("name", waiting.WAYS)
+def test_memory_of_processes_that_wait(name: str) -> None:
+    if find_spec("numpy") is None:  # imported, it would start threads here
+        pytest.skip("there is no numpy")
+    if name.endswith("reset") and platform.machine() != "x86_64":
+        pytest.skip("residents are for x86-64")
+    told = waiting.measure(name)
+    assert told["processes"] == waiting.PROCESSES + name.endswith("reset")
+    assert told["pss_kib"] > 1000 * waiting.PROCESSES
+
+
+RESET_ROWS = [row.name for row in (*rows.ROWS, *rows.PROGRAM_ROWS.values()) if "reset" in row.name]
+
+
+def test_the_group_of_reset_has_what_they_are_compared_with() -> None:
+    chosen = chosen_rows("reset")
+    assert {*RESET_ROWS, *handlers.HANDLERS, *rows.PROGRAM_ROWS} <= chosen
+    assert {"fastspawn-effect", rows.RUST, "template-reset-1", "freeze-echo"} <= chosen
+
+
+def test_what_resets_are_judged_by_can_be_measured() -> None:
+    judged = {name for each in resets.WANTED for name in (each.row, each.base)}
+    assert (
+        {*judged, resets.ALONE, resets.ALONE_FORK} <= chosen_rows("wanted") <= chosen_rows("reset")
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in handlers.HANDLERS if "checkpoint" in name])
+def test_a_handler_may_come_to_its_checkpoint(name: str) -> None:
+    """Whether the server would start is asked with the row's own command."""
+    row = handlers.HANDLERS[name].row
+    if "numpy" in name and tools.package("numpy") is None:
+        pytest.skip("no numpy here")
+    try:
+        row.prepare()
+    except tools.Unavailable as error:
+        if "echo" in str(error):
+            raise
+        pytest.skip(str(error))
+
+
+STARTS = """
+import socket, sys, time
+print(sys.argv[2], file=sys.stderr, flush=True)
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))):
+    while True:
+        time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(
+    "told", ["fastspawn: --strategy reset is snapshot: why", "fastspawn: ready"]
+)
+def test_a_server_that_forks_instead_is_no_row(told: str) -> None:
+    def launch() -> None:
+        words = "--strategy reset is snapshot"
+        with Server(
+            lambda port: [sys.executable, "-c", STARTS, str(port), told], unless_told=words
+        ):
+            pass
+
+    if "snapshot" in told:
+        with pytest.raises(tools.Unavailable, match=f"^{told}$"):
+            launch()
+    else:
+        launch()
+
+
+def test_a_server_that_says_so_and_dies_has_failed() -> None:
+    script = "import sys; print('--strategy reset is snapshot', file=sys.stderr); sys.exit(3)"
+    with (
+        pytest.raises(ServerError, match="status 3"),
+        Server(lambda _: [sys.executable, "-c", script], unless_told="--strategy reset"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("way", ["template-1", "template-reset-1", *alone.WAYS])
+def test_a_template_without_http(way: str) -> None:
+    try:
+        with Worker(way) as worker:
+            answer = worker.batch(30, 30.0)
+    except tools.Unavailable as error:
+        pytest.skip(str(error))
+    assert (answer["spawns"], answer["wrong"]) == (30, 0)
+
+
+def freeze_host(*argv: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.cases.freeze_host", "60", *argv],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        timeout=100,
+        check=True,
+    )
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="a first effect is watched for there")
+def test_where_programs_stop() -> None:
+    absent = next((name for name, line in LINES.items() if not shutil.which(line.argv[0])), None)
+    names = ["echo", "date", *[absent] * (absent is not None)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.freeze", "--count", "3", *names],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        timeout=100,
+        text=True,
+        check=True,
+    )
+    echo, date, *others, summary = done.stdout.splitlines()
+    assert echo.endswith("of standard output (descriptor 1)")
+    assert "a clock" in date
+    assert all("is not installed" in line for line in others)
+    assert summary.startswith("2 of 2 can be templates: median ")
+
+
+def test_what_is_told_of_where_they_stop() -> None:
+    """Those without an effect begin at main; what is no template counts among neither."""
+    assert summary([(2.0, 4.0), (2.0, None), (2.0, 2.1), (None, None)]) == (
+        "3 of 4 can be templates: median 2.00x at main, 2.10x at the effect; 2 gain less than a"
+        " tenth there"
+    )
+
+
+def test_outputs_of_each_way_are_compared() -> None:
+    told = freeze_host("echo", "hi")
+    assert (told["wrong"], told["statuses"]) == (0, [0])
+    assert {"exec", *told["why_not"]} | told["ways"].keys() == {
+        *("exec", "main", "effect", "reset-main", "reset-effect")
+    }
+    assert freeze_host("sh", "-c", "echo $$")["wrong"] > 0

@@ -126,6 +126,89 @@ def test_the_article_beside_ours(results: Results) -> None:
     assert "| Bun | `bun-single` | not run |  |  |  | 2,208 | 0.40x |" in lines
 
 
+def test_a_run_without_reset_does_not_name_it(root: Path, results: Results) -> None:
+    shown = ("README.md", "docs/strategies.md", "docs/benchmarks.md")
+    assert not any("fastspawn-reset" in (root / name).read_text() for name in shown)
+    results.section("http")["fastspawn-reset"] = rounds(9000, 9900)
+    told = report.texts(results, root)
+    assert (
+        "| **fastspawn, reset** | `fastspawn-reset` | 9,450 | 4.50x |" in told[root / "README.md"]
+    )
+    row = "| reset to before the first effect | `echo hi` | `fastspawn-reset` | 9,450 |"
+    assert row in told[root / "docs/strategies.md"]
+
+
+def test_what_resets_are_judged_by(results: Results) -> None:
+    """Each in the rounds that both rows have; what was not measured is not there."""
+    assert "What resets are judged by" not in report.render(results)
+    results.section("http").update(
+        {"fastspawn-effect": rounds(1000, 1000), "fastspawn-reset": rounds(2100, 2500)}
+    )
+    batches = {"wall_us": [60.0, 40.0, 40.0], "parent_cpu_us": [1.0], "child_cpu_us": [0.0]}
+    forks = {**batches, "wall_us": [200.0, 210.0, 200.0]}
+    results.data["sections"] |= {
+        "library": {
+            "c-template-1": {"about": "", "rounds": [{"round": 0, **forks}]},
+            "c-template-reset-1": {"about": "", "rounds": [{"round": 0, **batches}]},
+        },
+        "memory": {
+            f"memory-numpy-{way}": {
+                "about": "",
+                "rounds": [{"round": 0, "pss_kib": kib, "processes": 16}],
+            }
+            for way, kib in (("exec", 4096), ("reset", 2048))
+        },
+    }
+    text = report.render(results)
+    assert "| req/s to effect | at least 2.20x | 2.30x (2.10x to 2.50x) | yes |" in text.replace(
+        "`echo` over HTTP, ", ""
+    )
+    assert "| all CPU of a request to effect | at most 0.50x | 1.00x" in text.replace(
+        "`echo` over HTTP, ", ""
+    )
+    assert "| at most 0.25x | 0.50x (0.50x to 0.50x) | **no** |" in text
+    assert "| at least 20,000/s | 25,000/s (25,000/s to 25,000/s) | yes |" in text
+    assert "to its fork | at least 4.65x | 5.00x (5.00x to 5.00x) | yes |" in text
+    assert "Python handler" not in text.partition("What resets are judged by")[2]
+    assert "| `memory-numpy-reset` | 2.0 | 16 | 0.50x |" in text
+
+
+def test_latency_at_a_rate_that_is_the_same_for_all(results: Results) -> None:
+    def row(rate: int, p99_us: float, **common: float) -> dict[str, Any]:
+        figures = {"p50_us": 900, "p99_us": p99_us, "p999_us": 2e4, "server_cpu_us": 60}
+        figures |= {"child_cpu_us": 20, "load_cpu_us": 20, "rate": rate}
+        return {"about": "", "rounds": [{"round": 0, **figures, **common}]}
+
+    rows = {"fastspawn-effect": row(2000, 1e4), "fastspawn-reset": row(9000, 8e3)}
+    results.data["sections"]["open-loop"] = rows
+    assert "share of CPU" not in report.render(results)
+    rows["fastspawn-effect"]["rounds"][0] |= {"common_rate": 2000, "common_p99_us": 1e4}
+    rows["fastspawn-reset"]["rounds"][0] |= {
+        "common_rate": 2000,
+        "common_p50_us": 400,
+        "common_p99_us": 2e3,
+    }
+    text = report.render(results)
+    assert "| p50 ms at 2,000/s | p99 ms at 2,000/s | client's share of CPU |" in text
+    assert (
+        "| `fastspawn-reset` | 9,000 | 0.9 | 8.0 | 20.0 | 60 | 20 | - | 0.4 | 2.0 | 20 % |" in text
+    )
+    assert "70 % of its own peak, p99 to effect | at most 1.00x | 0.80x (0.80x to 0.80x)" in text
+    assert "at the same rate as effect, p99 to effect | at most 1.00x | 0.20x" in text
+
+
+def test_a_program_is_compared_with_itself(results: Results) -> None:
+    results.data["sections"]["programs"] = {
+        "sh-effect": rounds(1000),
+        "sh-reset": rounds(2000),
+        "jq-reset": rounds(50),
+    }
+    text = report.render(results)
+    assert "**`sh -c echo hi` for each request**" in text
+    assert "| `sh-reset` | 2,000 | 1.0 | 2.5 | 50 | - | 600 | 0 | - | 2.00x | - |" in text
+    assert "| `jq-reset` | 50 | 1.0 | 2.5 | 50 | - | 600 | 0 | - | - | - |" in text
+
+
 def test_where_the_time_goes(results: Results) -> None:
     lines = report.render(results).splitlines()
     figures = " | ".join(["1.5"] * len(PHASES))

@@ -18,9 +18,11 @@ import pytest
 from fastspawn import _core
 from fastspawn._core import Child, Plan
 from support import (
+    BOUND,
     LINUX,
     failure,
     is_alive,
+    often,
     own_children,
     poll,
     remembers,
@@ -308,11 +310,15 @@ def test_pidfd() -> None:
 
 def test_nonblocking_pidfd() -> None:
     """libuv makes it so: the wait still waits."""
-    child = _core.spawn(plan(["sleep", "0.1"]))
+    child = _core.spawn(plan(["sleep", "60"]))
     if child.pidfd >= 0:
         os.set_blocking(child.pidfd, False)
         assert child.wait(block=False) is None
-    assert child.wait() == 0
+    # Not before the wait has begun, as a rule.
+    thread = threading.Timer(0.1, lambda: child.kill(signal.SIGKILL))
+    thread.start()
+    assert child.wait() == -signal.SIGKILL
+    thread.join()
 
 
 def test_kill_after_the_end() -> None:
@@ -443,12 +449,13 @@ def test_other_threads_go_on(tmp_path: Path) -> None:
     time.sleep(0.05)  # it waits, or soon will; either way this thread goes on
     assert codes == []
     fifo.write_text("go\n")
-    thread.join(20)
+    thread.join(BOUND)
     assert codes == [0]
 
 
 def test_spawning_from_many_threads() -> None:
     codes: list[int | None] = []
+    many = often(8, 64)
 
     def work(code: int) -> None:
         prepared = plan(sh(f"exit {code}"))
@@ -457,12 +464,12 @@ def test_spawning_from_many_threads() -> None:
             assert got == code
             codes.append(got)
 
-    threads = [threading.Thread(target=work, args=[i]) for i in range(8)]
+    threads = [threading.Thread(target=work, args=[i]) for i in range(many)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
-    assert sorted(codes, key=str) == sorted([i for i in range(8) for _ in range(40)], key=str)
+        thread.join(BOUND)
+    assert sorted(codes, key=str) == sorted([i for i in range(many) for _ in range(40)], key=str)
 
 
 def test_many_failures() -> None:

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fastspawn.serve.cgi.environment import Request, Script, Settings, environment
-from fastspawn.serve.cgi.request import Refused, Target, host_name, parse_target
+from fastspawn.serve.cgi.request import Target, host_name, parse_target
+from fastspawn.serve.http.refused import Refused
 from fastspawn.serve.paths import BadPath, split
 
 SCRIPT = Script(b"/cgi-bin/show", b"/a b", b"/srv/cgi-bin/show")

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastspawn.serve.cgi.environment import Script
-from fastspawn.serve.cgi.request import Refused
 from fastspawn.serve.cgi.scripts import ScriptDirectory
+from fastspawn.serve.http.refused import Refused
 from fastspawn.serve.paths import BadPath, split
 from support import foreign_link as foreign
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -17,7 +18,7 @@ import pytest
 
 from conftest import Run
 from fastspawn import Command, Engine, Limits, Result, Template
-from support import LINUX, async_poll, poll
+from support import BOUND, LINUX, async_poll, at_checkpoint, poll
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
 
@@ -28,7 +29,8 @@ PACKAGE = str(Path(__import__("fastspawn").__file__).parent.parent)
 async def answers(command: Command, inputs: list[bytes]) -> list[Result]:
     """One run for each, all but the first from a template at the checkpoint."""
     async with Template(command, size=1) as template:
-        results = [await template.run(input=input) for input in inputs]
+        results = [await at_checkpoint(template, lambda: template.run(input=inputs[0]))]
+        results += [await template.run(input=input) for input in inputs[1:]]
         assert template.stats["checkpoints"] == 1
         assert template.stats["direct"] == 0
     return results
@@ -256,7 +258,8 @@ async def by_exec(path: Path, envs: list[dict[str, str]]) -> list[bytes]:
 async def by_fork(path: Path, env: dict[str, str], envs: list[dict[str, str]]) -> list[bytes]:
     """The same of one template, which has another."""
     async with Template(Command([sys.executable, path], env=env), size=1) as template:
-        results = [await template.run(env=own) for own in envs]
+        results = [await at_checkpoint(template, lambda: template.run(env=envs[0]))]
+        results += [await template.run(env=own) for own in envs[1:]]
         assert template.stats["checkpoints"] == 1
     assert {(result.returncode, result.stderr) for result in results} == {(0, b"")}
     return [result.stdout for result in results]
@@ -293,7 +296,7 @@ def test_a_variable_of_the_requests_own(run: Run, tmp_path: Path) -> None:
 
     async def main() -> None:
         async with Template(Command([sys.executable, path], env=env), size=1) as template:
-            await template.run()
+            await at_checkpoint(template, template.run)
             result = await template.run(env=dict(env, CHANGED="its own"))
             assert result.stdout.count(b"its own") == 3
             assert b"above" not in result.stdout
@@ -339,7 +342,9 @@ async def one_end_each(path: Path, requests: int, lines: int) -> tuple[list[Resu
     """What a template's requests say, and then what is left in the folder ``own`` by its end."""
     own = path.parent / "own"
     async with Template(Command([sys.executable, path], cwd=path.parent), size=1) as template:
-        results = [await template.run() for _ in range(requests)]
+        results = [await at_checkpoint(template, template.run)]
+        own.unlink(missing_ok=True)  # of those that went on as plain processes
+        results += [await template.run() for _ in range(requests - 1)]
         assert not own.exists()
     await async_poll(lambda: own.exists() and own.read_bytes().count(b"\n") == lines, "its end")
     return results, own.read_bytes()
@@ -432,7 +437,7 @@ def test_a_module_that_changes(run: Run, tmp_path: Path) -> None:
 
             async def is_frozen() -> bool:
                 assert await is_new()
-                return template.stats["checkpoints"] == 2
+                return template.stats["checkpoints"] >= 2
 
             await async_poll(is_frozen, "there is a template at the checkpoint again")
 
@@ -451,7 +456,8 @@ def test_many_at_once_and_then_anew(run: Run, tmp_path: Path) -> None:
                 assert template.stats["checkpoints"] == times
                 for task in Path("/proc/self/task").iterdir():
                     for pid in (task / "children").read_text().split():
-                        os.kill(int(pid), signal.SIGKILL)
+                        with contextlib.suppress(ProcessLookupError):  # one that has retired
+                            os.kill(int(pid), signal.SIGKILL)
                 died = partial(lambda n: template.stats["restarted"] == n, times)
                 await async_poll(died, "it died")
                 await async_poll(lambda: template.stats["ready"] == 1, "there is another")
@@ -497,7 +503,7 @@ def test_the_reason_of_a_refusal(run: Run, tmp_path: Path) -> None:
         async with Template([sys.executable, path], size=1) as template:
             assert template.no_checkpoint is None
             assert b"needs a single thread" in (await template.run()).stderr
-            assert template.no_checkpoint == "it has several threads at its checkpoint"
+            assert "it has several threads at its checkpoint" in (template.no_checkpoint or "")
 
     run(main())
 
@@ -521,7 +527,7 @@ LOOPS = {
 def test_an_event_loop_above(run: Run, tmp_path: Path, how: str) -> None:
     """It is not shared: whoever has one goes on as a plain process, and says so once."""
     path = script(tmp_path, "import asyncio\n" + LOOPS[how])
-    command = Command([sys.executable, path], limits=Limits(timeout=20))
+    command = Command([sys.executable, path], limits=Limits(timeout=BOUND))
 
     async def main() -> None:
         async with Template(command, size=1) as template:

@@ -14,7 +14,7 @@ import pytest
 
 import fastspawn
 from fastspawn import Command, Engine, Limits, Result, Template
-from support import BOUND, LINUX
+from support import BOUND, LINUX, at_checkpoint
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
 
@@ -117,6 +117,9 @@ PROGRAMS: Mapping[str, str] = {
     "reconfigured": "sys.stdout.reconfigure(encoding='utf-16', newline='\\r\\n')\nprint('hi')",
     "reconfigured above": "sys.stdout.reconfigure(newline='\\r\\n', line_buffering=True)\n---\n"
     "print('hi')",
+    "two that are one": "os.dup2(1, 2)\nsys.stderr.write('err')\nsys.stdout.write('out')",
+    "two that are one, and logging": "import logging\n---\nos.dup2(1, 2)\n"
+    "sys.stdout.write('out')\nsys.stderr.write('err')",
     "what cannot be encoded": "sys.stdout.reconfigure(encoding='ascii')\nprint('\\xe4')",
     "nobody reads": "r, w = os.pipe()\nos.close(r)\nos.dup2(w, 1)\nprint('hi')",
     "full": "os.dup2(os.open('/dev/full', os.O_WRONLY), 1)\nprint('hi')",
@@ -238,6 +241,12 @@ PROGRAMS: Mapping[str, str] = {
     "t.start()\nt.join()",
     "a daemon": "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True)."
     "start()\nprint('hi')",
+    "a thread's exit handler": "import threading\n---\nthreading._register_atexit(print, 'hi')",
+    "an exit handler that asks for threads": "import atexit, threading\n---\n"
+    "atexit.register(lambda: print(threading.main_thread().is_alive()))",
+    "an end of threads of its own": "import threading\n---\n"
+    "end = threading._shutdown\nthreading._shutdown = lambda: (print('ends'), end())",
+    "threads ended by itself": "import threading\n---\nthreading._shutdown()\nprint('hi')",
     "an executor": "from concurrent.futures import ThreadPoolExecutor\ne = ThreadPoolExecutor(2)\n"
     "e.submit(print, 'hi')",
     "an executor, imported above": "from concurrent.futures import ThreadPoolExecutor\n---\n"
@@ -250,6 +259,13 @@ PROGRAMS: Mapping[str, str] = {
     "logging, held above": "import logging, logging.handlers\n"
     "h = logging.handlers.MemoryHandler(9, target=logging.StreamHandler(sys.stdout))\n"
     "logging.getLogger().addHandler(h)\n---\nlogging.warning('hi')",
+    "logging, of last resort": "import logging\n---\nlogging.warning('hi')",
+    "logging, another of last resort": "import logging\n---\n"
+    "logging.lastResort.close = lambda: print('closed')",
+    "logging, another class": "import logging\n---\n"
+    "logging.StreamHandler.flush = lambda self: print('flushed')",
+    "logging, another shutdown": "import logging, atexit\n---\n"
+    "atexit.unregister(logging.shutdown)\natexit.register(print, 'bye')",
     "subprocess": "import subprocess\nprint('one', flush=True)\n"
     "print(subprocess.run(['echo', 'two'], stdout=subprocess.PIPE, text=True).stdout)",
     "subprocess, its input": "import subprocess\n---\n"
@@ -258,6 +274,13 @@ PROGRAMS: Mapping[str, str] = {
     "fork": "sys.stdout.flush()\npid = os.fork()\nif pid == 0:\n    print('child')\n"
     "    sys.exit(4)\n"
     "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))",
+    "fork and threads": "import threading, logging, warnings\n"
+    "warnings.simplefilter('ignore')  # of threads and fork\n---\n"
+    "wait = threading.Event()\nthread = threading.Thread(target=wait.wait)\nthread.start()\n"
+    "pid = os.fork()\nif pid == 0:\n"
+    "    print(threading.active_count(), threading.current_thread().name)\n"
+    "    logging.warning('child')\n    sys.exit(4)\n"
+    "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\nwait.set()",
     "fork and buffers": "sys.stdout.write('both ')\npid = os.fork()\nif pid: os.waitpid(pid, 0)",
     "multiprocessing": "import multiprocessing as m\n---\nc = m.get_context('fork')\n"
     "p = c.Process(target=print, args=('hi',))\np.start()\np.join()\nprint(p.exitcode)",
@@ -288,10 +311,15 @@ PROGRAMS: Mapping[str, str] = {
     "warnings": "import warnings\nwarnings.warn('hi')",
     "gc off": TALKER + "import gc\ngc.disable()\na = Talker('a')",
     "gc off above": TALKER + "import gc\ngc.disable()\n---\na = Talker('a')\nsys.exit(3)",
+    "a callback of the collector": "import gc\ngc.callbacks.append(lambda *a: os.write(1, b'hi'))",
     "gc callbacks": "import gc\ngc.callbacks.clear()\nprint('hi')\nsys.exit(3)",
     "atexit cleared": "import atexit\natexit._clear()\nprint('hi')\nsys.exit(3)",
     "__main__ gone": "print('hi')\ndel sys.modules['__main__']",
     "modules gone": "print('hi')\nsys.modules.clear()",
+    "a profile that tells": "import threading, logging\n---\n"
+    "def tell(frame, event, arg):\n    name = frame.f_code.co_name\n"
+    "    if event == 'call' and 'shutdown' in name: os.write(1, name.encode())\n"
+    "sys.setprofile(tell)",
     "trace": "sys.settrace(lambda *a: None)\nprint('hi')\nsys.exit(3)",
     "profile": "sys.setprofile(lambda *a: None)\nprint('hi')",
     "threads' local": "import threading\nl = threading.local()\n" + TALKER + "l.a = Talker('a')",
@@ -329,7 +357,11 @@ async def answer(engine: Engine, path: Path) -> Answers:
     command = Command(argv, env=env, limits=Limits(timeout=BOUND))
     by_exec = await engine.run(command, b"a line\n")
     async with Template(command, size=1) as template:
-        first, _, later = [await template.run(input=b"a line\n") for _ in range(3)]
+
+        async def ask() -> Result:
+            return await template.run(input=b"a line\n")
+
+        first, _, later = await at_checkpoint(template, ask), await ask(), await ask()
         assert template.stats["checkpoints"] == 1
         assert template.stats["direct"] == 0
     return Answers(by_exec, first, later)

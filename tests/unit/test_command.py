@@ -9,6 +9,7 @@ import os
 import resource
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -236,6 +237,9 @@ def test_environment_as_a_dict(monkeypatch: Any) -> None:
     assert Command(["true"], env={"A": "", "B": "x"}).environment() == {b"A": b"", b"B": b"x"}
 
 
+@pytest.mark.skipif(
+    bool(sysconfig.get_config_var("Py_GIL_DISABLED")), reason="os.environ alone can be read there"
+)
 async def test_environment_is_the_one_that_exec_passes_on(engine: Engine) -> None:
     """What os.putenv() sets is in no os.environ, and still the children's, as in subprocess."""
     os.putenv("FASTSPAWN_TEST", "put")

@@ -695,7 +695,7 @@ def test_a_method_that_was_replaced(cls: Any, monkeypatch: pytest.MonkeyPatch) -
 def test_the_switch_of_the_standard_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """subprocess documents _USE_VFORK = False as the way to have no vfork."""
     with monkeypatch.context() as patch:
-        patch.setattr(fastspawn.popen, "spawn", None)
+        patch.setattr(fastspawn._popen, "spawn", None)
         patch.setattr(subprocess, "_USE_VFORK", False)
         with fastspawn.Popen(TRUE) as process:
             assert process.wait(60) == 0

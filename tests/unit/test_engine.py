@@ -13,12 +13,13 @@ import pytest
 import uvloop
 
 from conftest import Run
-from fastspawn import STREAM, Command, Engine, Job
+from fastspawn import STREAM, Command, Engine, Job, Template
 from support import (
     BOUND,
     LINUX,
     async_failure,
     async_poll,
+    often,
     own_threads,
     poll,
     run_script,
@@ -163,6 +164,17 @@ async def test_stats(engine: Engine) -> None:
     assert (engine.stats["finished"], engine.stats["running"], engine.live) == (4, 0, 0)
 
 
+@pytest.mark.skipif(not LINUX, reason="templates are for Linux only")
+async def test_who_watches_templates_hears_nothing_of_jobs(engine: Engine) -> None:
+    looks: list[int] = []
+    engine.watching.add(lambda: looks.append(1))
+    for _ in range(20):
+        await engine.run(Command(["echo", "a"]))
+    assert not looks
+    async with Template(["echo", "a"], engine=engine):
+        assert looks
+
+
 async def test_another_loop(engine: Engine) -> None:
     """An engine belongs to the loop that it was started on."""
 
@@ -231,12 +243,13 @@ async def test_sink_that_raises(run: Run, engine: Engine, where: str) -> None:
     """The loop's exception handler hears of it, and everything else goes on."""
     error = ZeroDivisionError("in the sink")
     bad, good = Sink(**{where: error}), Sink()
-    command = Command(
-        sh("read x; echo out; echo err >&2; sleep 0.05; cat >/dev/null; sleep 0.1; echo more")
-    )
-    for sink in (bad, good):
-        job = engine.submit(command, sink, STREAM, notify=True)
-        job.write(b"line\n" + bytes(1 << 20))
+    command = Command(sh("read x; echo out; echo err >&2; head -c $x >/dev/null; cat; echo more"))
+    size = 1 << 20
+    jobs = [engine.submit(command, sink, STREAM, notify=True) for sink in (bad, good)]
+    for sink, job in zip((bad, good), jobs, strict=True):
+        assert not job.write(b"%d\n" % size + bytes(size))
+        # What comes just before the end is told with it.
+        await async_poll(lambda sink=sink: {"output", "errors", "drain"} <= {*sink.heard}, "all")
         job.write_eof()
     await bad.end()
     await good.end()
@@ -349,7 +362,7 @@ def test_engines_in_threads(make: Any) -> None:
 
 def test_many_loops() -> None:
     """Started and closed again and again."""
-    for make in (asyncio.new_event_loop, uvloop.new_event_loop) * 50:
+    for make in (asyncio.new_event_loop, uvloop.new_event_loop) * often(50, 5000):
         loop = make()
 
         async def use() -> None:
@@ -365,7 +378,8 @@ def test_many_loops() -> None:
 
 async def test_many_runs(engine: Engine) -> None:
     """Ten thousand over both loops, thirty at a time, each with its own answer."""
-    numbers = iter(range(5000))
+    times = often(5000, 500_000)
+    numbers = iter(range(times))
 
     async def client() -> None:
         for i in numbers:
@@ -375,15 +389,16 @@ async def test_many_runs(engine: Engine) -> None:
 
     await asyncio.gather(*(client() for _ in range(30)))
     stats = engine.stats
-    assert (stats["finished"], stats["running"], stats["pending"]) == (5000, 0, 0)
+    assert (stats["finished"], stats["running"], stats["pending"]) == (times, 0, 0)
     assert engine.live == 0
 
 
 async def test_many_at_once() -> None:
     """More than run at a time: 300 live children."""
+    many = often(300, 1000)
     async with Engine(2) as engine:
-        processes = await asyncio.gather(*(engine.open(["cat"]) for _ in range(300)))
-        assert len({process.pid for process in processes}) == 300
+        processes = await asyncio.gather(*(engine.open(["cat"]) for _ in range(many)))
+        assert len({process.pid for process in processes}) == many
         for i, process in enumerate(processes):
             process.stdin.write(b"%d" % i)
             process.stdin.close()

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,7 +16,7 @@ import pytest
 
 from conftest import Run
 from fastspawn import Command, Result, Template
-from support import LINUX, poll
+from support import LINUX, at_checkpoint
 
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 pytestmark = [
@@ -47,18 +46,15 @@ def build(path: Path, source: str, *options: object, compiler: str | None = CC) 
     code.write_text(IN_C + source)
     assert compiler is not None
     subprocess.run([compiler, "-O1", "-w", "-pthread", "-o", path, code, *options], check=True)
-    settled = path.stat().st_ctime + 0.05
-    poll(lambda: time.time() > settled, "no process can be older than it")
     return path
 
 
 async def forked(command: Command, at: At, times: int = 4) -> list[Result]:
     """Forks of one template process, one after the other."""
     async with Template(command, size=1, at=at) as template:
-        results = [await template.run()]
-        while at == "checkpoint" and template.stats["checkpoints"] == 0:
-            # It was there before its spawner knew of it, and was let go on as a plain process.
-            assert template.no_checkpoint is None
+        if at == "checkpoint":
+            results = [await at_checkpoint(template, template.run)]
+        else:
             results = [await template.run()]
         results += [await template.run() for _ in range(times - 1)]
         assert template.kind == at
@@ -71,7 +67,8 @@ async def forked(command: Command, at: At, times: int = 4) -> list[Result]:
 async def python(text: str, times: int = 4) -> list[bytes]:
     """The same at a checkpoint of Python's."""
     async with Template([sys.executable, "-c", TOP + text], size=1) as template:
-        results = [await template.run() for _ in range(times)]
+        results = [await at_checkpoint(template, template.run)]
+        results += [await template.run() for _ in range(times - 1)]
         assert template.stats["checkpoints"] == 1
     for result in results:
         assert (result.returncode, result.stderr) == (0, b"")

@@ -7,7 +7,6 @@ import asyncio
 import platform
 import shutil
 import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -16,7 +15,7 @@ import pytest
 
 from conftest import Run
 from fastspawn import Command, Engine, Result, Template
-from support import LINUX, poll
+from support import LINUX, at_checkpoint
 
 CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 CXX = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
@@ -56,8 +55,6 @@ def build(path: Path, source: str, *options: object, compiler: str | None = None
     code.write_text(source if compiler else HEAD + source)
     command = [compiler or CC or "cc", "-O1", "-w", "-o", path, code, *options]
     subprocess.run(command, check=True)
-    settled = path.stat().st_ctime + 0.05
-    poll(lambda: time.time() > settled, "no process can be older than it")
     return path
 
 
@@ -66,8 +63,8 @@ async def at_once(
 ) -> list[Result]:
     """Forks of one template process."""
     async with Template(Command(list(map(str, argv))), size=1, at=at) as template:
-        while at == "checkpoint" and template.stats["checkpoints"] == 0:
-            await template.run()
+        if at == "checkpoint":
+            await at_checkpoint(template, template.run)
         results = await asyncio.gather(*(template.run() for _ in range(times)))
         assert template.kind == (kind or at)
         assert template.stats["direct"] == 0

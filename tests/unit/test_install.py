@@ -21,7 +21,7 @@ from blockbuster import blockbuster_ctx
 import fastspawn
 from conftest import Run
 from fastspawn import _core
-from fastspawn.aio.transport import SubprocessTransport
+from fastspawn.aio._transport import SubprocessTransport
 from support import LINUX, sh
 
 STDLIB_POPEN = subprocess.Popen
@@ -64,7 +64,7 @@ import sys, fastspawn
 fastspawn.install()
 assert not {"asyncio", "uvloop"} & set(sys.modules)
 import %s as module
-from fastspawn.aio.transport import SubprocessTransport
+from fastspawn.aio._transport import SubprocessTransport
 
 async def main(loop):
     transport, _ = await loop.subprocess_exec(asyncio.SubprocessProtocol, "true")
@@ -109,7 +109,7 @@ def test_a_module_that_is_never_there(programs: Path) -> None:
 
 
 def test_repr(installed: None) -> None:
-    assert repr(subprocess.Popen) == "<class 'fastspawn.popen.Popen'>"
+    assert repr(subprocess.Popen) == "<class 'fastspawn.Popen'>"
     for name, value in names().items():
         assert "fastspawn" in repr(value) or name == "vars"
 
@@ -325,15 +325,15 @@ def test_program_runs_as_under_python(programs: Path, args: list[str]) -> None:
 def test_program_is_installed(programs: Path) -> None:
     code = "import subprocess; print(subprocess.Popen)"
     status, out, _ = python("-m", "fastspawn", "--install", "-c", code, cwd=programs)
-    assert (status, out) == (0, "<class 'fastspawn.popen.Popen'>\n")
+    assert (status, out) == (0, "<class 'fastspawn.Popen'>\n")
 
 
 @pytest.mark.parametrize(
     ("args", "why"),
     [
-        ([], "nothing to do"),
-        (["--instal", "x.py"], "unknown option: --instal"),
-        (["x.py"], "--install is missing"),
+        ([], "a command is expected"),
+        (["--instal", "x.py"], "unknown option: --instal: did you mean --install?"),
+        (["x.py"], "unknown command: x.py"),
         (["--install"], "a program is expected after --install"),
         (["--install", "-x"], "unknown option: -x"),
         (["--install", "-m"], "argument expected for the -m option"),
@@ -352,7 +352,7 @@ def test_wrong_arguments(programs: Path, args: list[str], why: str) -> None:
 def test_help_and_version(programs: Path) -> None:
     status, out, err = python("-m", "fastspawn", "--help", cwd=programs)
     assert (status, err) == (0, "")
-    assert out.startswith("usage: python -m fastspawn --install")
+    assert out.startswith("usage: fastspawn COMMAND")
     status, out, err = python("-m", "fastspawn", "--version", cwd=programs)
     assert (status, out, err) == (0, f"fastspawn {fastspawn.__version__}\n", "")
     status, out, err = python("-m", "fastspawn", "--include", cwd=programs)

@@ -167,6 +167,8 @@ async def test_write_after_close(engine: Engine) -> None:
         process.stdin.write(b"more")
     assert await stdout(process).read() == b"text"
     assert await process.wait() == 0
+    with pytest.raises(BrokenPipeError):
+        process.stdin.write(b"more")
 
 
 async def test_write_to_one_that_does_not_read(engine: Engine) -> None:

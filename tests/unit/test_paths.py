@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastspawn.serve import environment, paths
-from fastspawn.serve.config import RouteConfig
-from fastspawn.serve.filling import BadValue, Filling
+from fastspawn.serve import paths
+from fastspawn.serve.config.model import RouteConfig
+from fastspawn.serve.http.refused import Refused
+from fastspawn.serve.routes.filling import Filling
+from fastspawn.serve.strategies import environment
 
 
 @pytest.mark.parametrize(
@@ -269,7 +271,7 @@ def test_many_slashes_cost_no_depth() -> None:
 def fill(command: list[str], values: dict[str, str], **more: object) -> tuple[str, ...]:
     path = "".join(f"/{{{name}}}" for name in values)
     route = RouteConfig(path=path, command=tuple(command), **more)  # type: ignore[arg-type]
-    return Filling(route).fill(values)[0]
+    return Filling(route).fill(values, b"")[0]
 
 
 def test_values_go_where_they_are_named() -> None:
@@ -286,11 +288,11 @@ def test_values_go_where_they_are_named() -> None:
 
 def test_no_request_makes_an_option() -> None:
     for command in (["x", "{a}"], ["x", "{a}b"], ["env", "--", "x", "{a}"], ["x", "--", "{a}"]):
-        with pytest.raises(BadValue, match="hyphen"):
+        with pytest.raises(Refused, match="hyphen"):
             fill(command, {"a": "-rf"})
     assert fill(["x", "--name={a}", "b{a}"], {"a": "-rf"}) == ("x", "--name=-rf", "b-rf")
     assert fill(["x", "-n{a}"], {"a": "-rf"}) == ("x", "-n-rf")
-    with pytest.raises(BadValue, match="hyphen"):
+    with pytest.raises(Refused, match="hyphen"):
         fill(["x", "{a}{b}"], {"a": "", "b": "-rf"})
     for command in (["x", "-{a}"], ["x", "--{a}"]):
         with pytest.raises(ValueError, match="choose an option"):
@@ -341,7 +343,7 @@ def test_shell() -> None:
     )  # fmt: skip
     with pytest.raises(ValueError, match="with a shell"):
         fill(["echo {a}"], {"a": "1"}, shell=True)
-    with pytest.raises(BadValue, match="hyphen"):
+    with pytest.raises(Refused, match="hyphen"):
         fill([script], {"a": "-e"}, shell=True)
 
 
@@ -355,6 +357,6 @@ def test_environment() -> None:
     assert environment.base(RouteConfig(pass_env=("*",)), environ) == environ
     assert environment.base(RouteConfig(clear_env=True), {}).keys() == {"PATH"}
     route = RouteConfig(path="/{a}", clear_env=True, set_env=(("X", "<{a}>"), ("PATH", "/mine")))
-    env = Filling(route).fill({"a": "-$(id)"})[1]
+    env = Filling(route).fill({"a": "-$(id)"}, b"")[1]
     assert (env["X"], env["PATH"]) == ("<-$(id)>", "/mine")
     assert Filling(route).env["X"] == "<{a}>"

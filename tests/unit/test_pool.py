@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastspawn.serve.pool import Broker, LentPool, Pool, PooledAdmission
+from fastspawn.serve.host.lending import Broker, LentPool
+from fastspawn.serve.routes.quota import Pool, PooledAdmission
 
 
 class Entrant:

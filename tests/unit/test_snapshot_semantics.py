@@ -19,8 +19,8 @@ import pytest
 
 from conftest import Run
 from fastspawn import Command, Engine, Limits, Result, Template, TemplateError
-from fastspawn import template as template_module
-from support import LINUX, longer_times, poll
+from fastspawn import _template as template_module
+from support import BOUND, LINUX, longer_times, poll
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
 
@@ -30,7 +30,7 @@ CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 CXX = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [path.read_bytes() for path in sorted((ROOT / "csrc").glob("*.[ch]"))]
+SOURCES = [path.read_bytes() for path in sorted((ROOT / "csrc").rglob("*.[ch]"))]
 BUILD = zlib.crc32(b"".join(SOURCES))
 """As setup.py has it."""
 
@@ -254,7 +254,7 @@ def test_the_same_usage(run: Run) -> None:
 def test_grandchildren_that_outlive_it(run: Run) -> None:
     """What is written until the drain time has passed is the answer, by either way."""
     script = "(sleep 0.05; echo late) & echo early"
-    command = Command([SHELL, "-c", script], limits=Limits(drain=10.0))
+    command = Command([SHELL, "-c", script], limits=Limits(drain=BOUND))
     assert compare(run, command).stdout == b"early\nlate\n"
 
 
@@ -273,7 +273,7 @@ def test_a_deadline_ends_the_group(run: Run) -> None:
         return result.returncode, result.timed_out, rest
 
     for seconds in longer_times(0.3):
-        limits = Limits(timeout=seconds, kill_grace=10.0)
+        limits = Limits(timeout=seconds, kill_grace=BOUND)
         direct, forked = run(both(Command([SHELL, "-c", script], limits=limits), None))
         if all(b"\n" in result.stdout for result in (direct, *forked)):
             break
@@ -444,7 +444,7 @@ def test_a_program_of_musl(
     subprocess.run(command, check=True)
     if own:
         path = request.getfixturevalue("musl_object")
-        monkeypatch.setattr(template_module, "_preload", lambda: os.fsencode(path))
+        monkeypatch.setattr(template_module, "preload", lambda: os.fsencode(path))
     env = {"A": "1", "B": "2", "PATH": os.environ["PATH"]}
     compare(run, Command([tmp_path / "musl", *args], env=env))
 
@@ -455,7 +455,7 @@ def test_an_object_of_another_build_is_refused(
 ) -> None:
     """As when the package is installed anew while an engine runs."""
     path = build_object(tmp_path, CC or "cc", (BUILD + 1) & 0xFFFFFFFF)
-    monkeypatch.setattr(template_module, "_preload", lambda: os.fsencode(path))
+    monkeypatch.setattr(template_module, "preload", lambda: os.fsencode(path))
 
     async def main() -> None:
         with pytest.raises(TemplateError, match="another build"):
@@ -481,8 +481,8 @@ def test_any_path_of_the_object_will_do(
 ) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    path = shutil.copy(os.fsdecode(template_module._preload()), folder / "_preload.so")
-    monkeypatch.setattr(template_module, "_preload", lambda: os.fsencode(path))
+    path = shutil.copy(os.fsdecode(template_module.preload()), folder / "_preload.so")
+    monkeypatch.setattr(template_module, "preload", lambda: os.fsencode(path))
     compare(run, Command(["echo", "on"]))
 
 

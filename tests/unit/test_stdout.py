@@ -14,6 +14,7 @@ COMMANDS = [
     ("fastspawn", "--help"),
     ("fastspawn", "--version"),
     ("fastspawn", "--include"),
+    ("fastspawn", "serve", "--help-all"),
     ("fastspawn.serve", "--help"),
     ("fastspawn.serve", "--version"),
 ]

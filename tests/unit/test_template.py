@@ -19,7 +19,7 @@ import pytest
 
 from conftest import Run
 from fastspawn import Command, Engine, Result, Template, TemplateError
-from support import LINUX, async_poll, policies
+from support import LINUX, async_poll, at_checkpoint, policies
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
 
@@ -78,7 +78,9 @@ def test_a_fork_ends_as_the_program_does(run: Run, tmp_path: Path, end: str) -> 
         async with Engine(1) as engine:
             direct = await engine.run([sys.executable, script])
         async with Template([sys.executable, script], size=1) as template:
-            for _ in range(3):  # the one that reaches the checkpoint, and forks of it
+            # The one that reaches the checkpoint, and forks of it.
+            assert ending(await at_checkpoint(template, template.run)) == ending(direct)
+            for _ in range(2):
                 assert ending(await template.run()) == ending(direct)
             assert template.stats["checkpoints"] == 1
 
@@ -96,13 +98,14 @@ def test_what_stands_above_runs_once(run: Run, tmp_path: Path) -> None:
 
     async def main() -> None:
         async with Template([sys.executable, script, "a"], size=1) as template:
-            first = await template.run(input=b"one")
+            first = await at_checkpoint(template, lambda: template.run(input=b"one"))
+            above = count.read_text()
             assert first.stdout == b"above\n%d ['a'] None one\n" % first.pid
             second = await template.run([script, "b", "c d"], b"two", env={"X": "1"})
             assert second.stdout == b"%d ['b', 'c d'] 1 two\n" % second.pid
             third = await template.run()
             assert third.stdout == b"%d ['a'] None \n" % third.pid
-        assert count.read_text() == "x"
+        assert count.read_text() == above
 
     run(main())
 
@@ -497,3 +500,20 @@ def test_a_template_that_its_own_runs_make_stale(run: Run, tmp_path: Path) -> No
             assert template.by_exec.startswith(f"{tmp_path}/own changed, the last of ")
 
     run(main())
+
+
+def test_the_last_to_go(tmp_path: Path) -> None:
+    """With its own class, which has lost its methods by then: its processes end all the same."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import asyncio\n"
+        "from fastspawn import Template\n"
+        "class Kept(Template):\n"
+        "    pass\n"
+        "async def main():\n"
+        "    Kept.own = Kept(['true'], size=1, at='main', start_timeout=45.0)\n"
+        "    await Kept.own.start()\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fastspawn.pool import builtin_worker
-from support import LINUX, is_alive, poll
+from fastspawn._resettable.pool import builtin_worker
+from support import BOUND, LINUX, is_alive, poll
 
 
 class Worker:
@@ -71,7 +71,7 @@ class Worker:
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe is not None
             pipe.close()
-        return self.process.wait(20)
+        return self.process.wait(BOUND)
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_what_it_does_not_understand_ends_it(frame: bytes) -> None:
     worker.expect(b"H")
     assert worker.process.stdin is not None
     worker.process.stdin.write(frame)
-    assert worker.process.wait(20) == 2
+    assert worker.process.wait(BOUND) == 2
     worker.close()
 
 

@@ -2,7 +2,8 @@
 
 gunicorn's own settings are left alone, but for the number of workers (its documentation's
 2 x cores + 1) and their kind: ``--threads 1`` makes them sync, which close every connection
-after one answer, more make them gthread, which keep it.
+after one answer, more make them gthread, which keep it. ``--in-process`` starts nothing: the worker
+calls the function of ``bench/cases/handler.py`` itself, whose command line is only looked at.
 """
 
 from __future__ import annotations
@@ -31,6 +32,19 @@ def application(argv: list[str]) -> Application:
     return answer
 
 
+def in_process() -> Application:
+    """What the handler's process would print, from the worker's own: nothing is isolated."""
+    from bench.cases import handler
+
+    def answer(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        output = f"{handler.answer()}\n".encode()
+        headers = [("Content-Type", "text/plain"), ("Content-Length", str(len(output)))]
+        start_response("200 OK", headers)
+        return [output]
+
+    return answer
+
+
 class Program(BaseApplication):
     """gunicorn inside a program of its own, as its documentation shows it."""
 
@@ -50,9 +64,10 @@ class Program(BaseApplication):
 def main() -> None:
     parser = option_parser(__doc__)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--in-process", action="store_true")
     options = parser.parse_args()
     Program(
-        application(options.argv),
+        in_process() if options.in_process else application(options.argv),
         bind=f"127.0.0.1:{options.port}",
         workers=options.size or 2 * cores() + 1,
         threads=options.threads,

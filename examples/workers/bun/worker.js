@@ -1,6 +1,6 @@
 // A worker of fastspawn.ResettablePool for Bun; docs/strategies.md has the protocol.
 //
-//     python -m fastspawn.serve --strategy pool --worker 'bun examples/workers/bun/worker.js' -- sort
+//     fastspawn serve --strategy pool --worker 'bun examples/workers/bun/worker.js' -- sort
 import { constants } from 'node:os'
 import { writeSync } from 'node:fs'
 

@@ -1,6 +1,6 @@
 // A worker of fastspawn.ResettablePool for Node; docs/strategies.md has the protocol.
 //
-//     python -m fastspawn.serve --strategy pool --worker 'node examples/workers/node/worker.js' -- sort
+//     fastspawn serve --strategy pool --worker 'node examples/workers/node/worker.js' -- sort
 const { spawn } = require('node:child_process')
 const { constants } = require('node:os')
 

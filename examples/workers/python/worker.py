@@ -1,6 +1,6 @@
 """A worker of fastspawn.ResettablePool for Python; docs/strategies.md has the protocol.
 
-    python -m fastspawn.serve --strategy pool \
+    fastspawn serve --strategy pool \
         --worker 'python examples/workers/python/worker.py' -- sort
 """
 

@@ -1,7 +1,9 @@
 """checkpoint(): a Python program says up to where it is the same for every request.
 
-    freezing.py     the process becomes a template, and each request is a fork of it, which has
-    environment.py  its own variables,
+    freezing.py     the process becomes a template, and each request is a fork of it,
+    files.py        as long as the files that it came from are what they were,
+    hooks.py        which runs what is to be done around a fork, but for what the template has done,
+    environment.py  has its own variables,
     seeds.py        its own random numbers,
     stdin.py        its own input behind the objects that the program has,
     exits.py        exit handlers of its own,

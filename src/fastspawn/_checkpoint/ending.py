@@ -5,6 +5,10 @@ page, to free what the end of the process frees anyhow. All that a program can s
 here instead, at the last moment that a program hears of: the collection between the flush of its
 streams and the teardown of its modules. Then the process ends at once if it is certain how the
 interpreter would end it, and else as the interpreter does.
+
+Most requests leave nothing to be seen: then it ends at the last exit handler already
+(``_core._AtExit``), or, if these have nothing to do either, before the first
+(``_core._AtShutdown``).
 """
 
 from __future__ import annotations
@@ -12,8 +16,8 @@ from __future__ import annotations
 import gc
 import io
 import opcode
-import os
 import sys
+from types import FunctionType
 from typing import Any, Final
 
 from fastspawn import _core
@@ -43,28 +47,48 @@ _STREAMS: Final = {
 
 
 class End:
-    def __init__(self, output: Output) -> None:
+    """``general``: exit handlers that run at the end of each fork."""
+
+    def __init__(self, output: Output, general: list[Any]) -> None:
         frame = sys._getframe()
         while frame.f_back is not None:
             frame = frame.f_back
-        self._frame = frame
-        self._code = frame.f_code.co_code
+        self._outermost = _core._Outermost(frame, _RETURNS)
         self._is_main = _is_main(frame)
         self._output = output
         self._flushed = False
         self._error: BaseException | None = None
         self._callback = _core._AtCollection(self._begin, self._end)
+        streams = output.standard() if self._is_main else None
+        self._general = general
+        self._at_exit = _core._AtExit(self._outermost, streams, self._callback, self._last)
+        self._shutdown: _core._AtShutdown | None = None
+        if streams is not None:
+            self._watch_shutdown()
         _record_exits(frame)
         gc.callbacks.append(self._callback)
+
+    def _watch_shutdown(self) -> None:
+        if sys.version_info >= (3, 13):
+            return  # an error that a SystemExit has left makes it fail there, and is told of
+        threading: Any = sys.modules.get("threading")
+        shutdown = getattr(threading, "_shutdown", None)
+        if type(shutdown) is FunctionType and shutdown.__globals__ is vars(threading):
+            self._shutdown = _core._AtShutdown(self._at_exit, threading, self._general)
+            threading._shutdown = self._shutdown
 
     def forget(self) -> None:
         gc.callbacks.remove(self._callback)
         _core._forget_outermost()
+        threading: Any = sys.modules.get("threading")
+        if self._shutdown is not None and threading._shutdown is self._shutdown:
+            threading._shutdown = self._shutdown.original
 
-    def at_exit(self) -> None:
-        """The last exit handler: the interpreter flushes next, and then it collects."""
-        if sys._getframe().f_back is not None:
-            return  # it is the program that calls them
+    def enter_fork(self) -> None:
+        self._at_exit.register(self._general)
+
+    def _last(self) -> None:
+        """At the last exit handler, if more is to be done than to flush."""
         self._flushed = flush_standard()
         gc.enable()
 
@@ -73,53 +97,33 @@ class End:
         made above is frozen."""
         if not sys.is_finalizing() or not sys.modules:
             return None
-        things = [
-            thing
-            for generation in (2, 1, 0)  # as it was made
-            for thing in _core._with_finalizer(gc.get_objects(generation))
-        ]
+        things = _core._made_below()
         if things and phase == "start":
             self._output.flush(things)
             return None  # what is garbage is collected now
-        self._error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+        self._error = _core._shown()
         if not all(type(thing) in _STREAMS for thing in things):
             _take_down_names()
         return in_order(things)
 
     def _end(self) -> None:
         self._output.flush()
-        if flush_standard() and self._flushed and self._is_main and not _inspects():
+        alone = gc.callbacks == [self._callback]  # others are to hear of the collection
+        if flush_standard() and self._flushed and self._is_main and alone:
             self._leave()
         if sys.modules:
             _take_down_names()
 
     def _leave(self) -> None:
         """If the interpreter's status is known; returns if it is not."""
-        error = self._error
-        latest, raised_at = _core._latest_exit()
-        if self._code[self._frame.f_lasti] in _RETURNS:
-            _core._leave(0)
-        elif latest is None:
-            if isinstance(error, Exception) and self._was_left_by(error):
-                _core._leave(1)
-        elif error is None and self._was_exit(latest, raised_at) and _is_plain(latest):
+        if _core._inspects():
+            return
+        status = self._outermost.status(lambda: self._error)
+        if isinstance(status, SystemExit):
             sys.stderr = _Nowhere()  # it has said there what it had to say
-            _core._leave_by(latest)
-
-    def _was_left_by(self, exc: BaseException) -> bool:
-        """Did it leave the outermost frame, so that nothing ran after it?"""
-        traceback = exc.__traceback__
-        return (
-            traceback is not None
-            and traceback.tb_frame is self._frame
-            and traceback.tb_lasti == self._frame.f_lasti
-        )
-
-    def _was_exit(self, exc: SystemExit, raised_at: int | None) -> bool:
-        """The same of one that only a handler would have given a traceback."""
-        if raised_at is None:
-            return self._was_left_by(exc)
-        return exc.__traceback__ is None and raised_at == self._frame.f_lasti
+            _core._leave_by(status)
+        elif status is not None:
+            _core._leave(status)
 
 
 def _take_down_names() -> None:
@@ -143,25 +147,14 @@ class _Nowhere:
 
 def _is_main(frame: Any) -> bool:
     """Is it the frame of Python's own main, which ends with it?"""
-    if not sys.orig_argv:
-        return False  # of another program, which runs Python
+    if not sys.orig_argv or sys.flags.inspect:
+        return False  # of another program, which runs Python; or it asks for more then
     if frame.f_code.co_name == "<module>":
         return frame.f_globals is vars(sys.modules["__main__"])
     return (frame.f_globals.get("__name__"), frame.f_code.co_name) == (
         "runpy",
         "_run_module_as_main",
     )
-
-
-def _inspects() -> bool:
-    return bool(sys.flags.inspect or os.environ.get("PYTHONINSPECT"))
-
-
-def _is_plain(exc: SystemExit) -> bool:
-    """Nothing of the program's own runs when the interpreter looks at it once more."""
-    if getattr(type(exc), "code", None) is not SystemExit.code:
-        return False
-    return exc.code is None or isinstance(exc.code, int) or type(exc.code) is str
 
 
 def _record_exits(frame: Any) -> None:

@@ -1,4 +1,4 @@
-"""os.environ follows the environment that C sees, which csrc/environment.c makes for each fork."""
+"""os.environ follows the one that C sees, which csrc/guest/environment.c makes for each fork."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ import atexit
 import contextlib
 import sys
 import weakref
-from collections.abc import Callable
 from typing import Any
 
 
@@ -48,7 +47,7 @@ class Exits:
     def __init__(self) -> None:
         finalize: Any = weakref.finalize
         general = _general()
-        self._general = [handler for handler in _handlers() if handler in general]
+        self.general = [handler for handler in _handlers() if handler in general]
         self._above = [info for info in finalize._registry.values() if info.atexit]
         for info in self._above:
             info.atexit = False
@@ -56,14 +55,6 @@ class Exits:
     def restore(self) -> None:
         for info in self._above:
             info.atexit = True
-
-    def enter_fork(self, last: Callable[[], object]) -> None:
-        """``last`` is called after all that the request registers."""
-        clear: Any = atexit
-        clear._clear()
-        atexit.register(last)
-        for handler in self._general:
-            atexit.register(handler)
 
     def run(self) -> None:
         """In the template, at its end."""

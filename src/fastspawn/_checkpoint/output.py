@@ -19,6 +19,15 @@ class Output:
         # The program may still close them by letting them go.
         self._above = [weakref.ref(stream) for stream in _writers(things)]
 
+    def standard(self) -> tuple[Any, Any] | None:
+        """sys.stdout and sys.stderr, if nothing else holds back what the program has written, and
+        no code of its own runs when these are flushed."""
+        texts = sys.stdout, sys.stderr
+        if not all(map(_is_plain, texts)):
+            return None
+        plain = {id(part) for text in texts for part in (text, text.buffer)}
+        return texts if all(id(reference()) in plain for reference in self._above) else None
+
     def flush(self, things: Iterable[Any] = ()) -> None:
         """All that was made above, and what is named."""
         above = (reference() for reference in self._above)
@@ -38,6 +47,18 @@ def _is_open(stream: Any) -> bool:
         return bool(stream.writable())
     except Exception:
         return False  # closed, or detached
+
+
+def _is_plain(text: Any) -> bool:
+    if type(text) is not _TEXT:
+        return False
+    try:
+        below = text.buffer
+    except ValueError:
+        return False  # detached
+    if type(below) is io.BufferedWriter:
+        below = below.raw
+    return type(below) is io.FileIO  # at once, if unbuffered
 
 
 def flush_standard() -> bool:

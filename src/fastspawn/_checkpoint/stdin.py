@@ -41,7 +41,7 @@ def _reads_stdin(thing: Any) -> bool:
 
 
 def _is_stdin(fd: int) -> bool:
-    """Or a copy of it (csrc/copies.c)."""
+    """Or a copy of it (csrc/guest/copies.c)."""
     if fd == 0:
         return True
     state = os.fstat(fd)

@@ -9,14 +9,15 @@ threads.
 
 from __future__ import annotations
 
-from fastspawn.aio.process import (
+from fastspawn import _core  # noqa: F401 - first: of what can't be, the package says it in a line
+from fastspawn.aio._process import (
     Process,
     create_subprocess_exec,
     create_subprocess_shell,
     subprocess_exec,
     subprocess_shell,
 )
-from fastspawn.aio.short import run
+from fastspawn.aio._short import run
 
 __all__ = [
     "Process",

@@ -8,7 +8,9 @@ Needs an asyncio (or uvloop) event loop. What ASGI can't do is in docs/asgi.md.
 
 from __future__ import annotations
 
-from .app import ProcessApp
-from .exchange import Aborted
+from fastspawn import _core  # noqa: F401 - as in aio
+
+from ._app import ProcessApp
+from ._exchange import Aborted
 
 __all__ = ["Aborted", "ProcessApp"]

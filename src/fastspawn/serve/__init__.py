@@ -1,19 +1,16 @@
 """The HTTP server: ``python -m fastspawn.serve [options] [--] CMD ARG...``.
 
-One process per request. A request reads down the files and its answer reads back up::
+One process per request. The rooms, each of which names only those below it::
 
-    protocol.py   bytes -> requests, one Connection per client, answers in order
-    routing.py    which route a request belongs to (``paths.py``: the pure part)
-    filling.py    what of the request's path gets into command line and environment
-    modes.py      how a process comes of a request, and an answer of the process
-    exchange.py   one request and its answer
-    admission.py  how many may run, how many may wait (``refusals.py``: when the others hear no)
-    strategy.py   how the process comes to be (engine or standard library)
-    response.py   status lines, header fields, chunked framing
-
-``service.py`` holds what is common to them, ``route.py`` what each route has for itself.
-``server.py`` runs these on an event loop, ``workers.py`` runs several such servers on one port.
-
-``options.py`` is the list of options; ``cli.py``, ``configfile.py`` and ``settings.py`` make a
-``config.Config`` of flags, environment variables and a file.
+    cli.py        flags to a running server
+    host/         the processes that serve, and what they need of the system
+    service.py    what the connections of one event loop share
+    routes/       which command a request runs, and when
+    cgi/ ws/      modes: how an answer comes of a process (``raw`` is http's own)
+    http/         bytes to requests, output to answers
+    strategies/   how the process for a request comes to be
+    figures/      what is counted and logged
+    config/       what the operator says, checked
+    paths.py      request targets and path templates
+    job.py        a process, as all of them know it
 """

@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastspawn import TemplateError
 
-from . import about, own
-from .access import AccessLog
-from .admission import Admission
-from .config import RouteConfig
-from .meter import Counting, Meters
-from .outlets import Outlets
-from .pool import PooledAdmission
-from .response import Heads
-from .route import Route
-from .routing import Routing
-from .strategy import NotStarted
-from .tally import Figures, SharedFigures
-from .watch import Delay, Unsent, Watch
+from .config.model import RouteConfig
+from .figures.access import AccessLog
+from .figures.meter import Counting, Meters
+from .figures.tally import Figures, SharedFigures
+from .http import about
+from .http.response import Heads
+from .http.watch import Delay, Unsent, Watch
+from .routes import own, probes
+from .routes.admission import Admission
+from .routes.quota import Pool, PooledAdmission
+from .routes.route import Route, added_by, cors_of
+from .routes.routing import Routing
+from .routes.taken import Taken, taken
+from .strategies.base import NotStarted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable, Iterable, Mapping
 
-    from .config import Config
-    from .link import Upstream
-    from .meter import Snapshot
-    from .pool import Pool
-    from .protocol import Connection
-    from .route import Recorder
-    from .strategy import Strategy
+    from fastspawn._core import Outlet
+
+    from .config.model import Config
+    from .figures.errors import ErrorLog
+    from .figures.meter import Snapshot
+    from .figures.record import Recorder
+    from .http.exchange import Exchange
+    from .jsonrpc.sessions import Sessions
+    from .strategies.base import Strategy
 
 _LINGER: Final = 5.0
 """Seconds for which input is thrown away after an answer that came before the request's end."""
@@ -45,6 +48,49 @@ _NOWHERE: Final = "(none)"
 
 _HOLD: Final = 0.01
 """Seconds for which the beginning of an answer is held back, for all of it to come."""
+
+
+class Outlets(Protocol):
+    """Where lines go (``host/outlets.py``)."""
+
+    def access(self) -> Outlet | None:
+        """For the access log; None: it is not open."""
+
+    def errors(self) -> Outlet | None:
+        """For standard error; None: it is not open."""
+
+    def dropped(self) -> Mapping[str, int]:
+        """Lines that nobody took, by what they were for."""
+
+    def look(self) -> None:
+        """To be called now and then."""
+
+
+class Upstream(Protocol):
+    """A worker's way to its supervisor (``host/link.py``)."""
+
+    def send(self, kind: bytes, number: int = 0) -> None: ...
+
+    def send_json(self, kind: bytes, value: Any) -> None: ...
+
+
+class Connection(Protocol):
+    """One of a client, whatever is spoken on it (``http/connection.py``)."""
+
+    def exchanges(self) -> Iterable[Exchange]:
+        """Those that are not finished."""
+
+    def reroute(self) -> bool:
+        """Have requests to come find their routes as they are now. False: not yet."""
+
+    def drain(self) -> None:
+        """Close as soon as what is being answered is."""
+
+    def retire(self) -> None:
+        """Close with the next answer whose head can still say so."""
+
+    def abort(self) -> None:
+        """Close now."""
 
 
 async def _start(route: Route) -> None:
@@ -63,6 +109,8 @@ class Service:
 
     __slots__ = (
         "_closing",
+        "_delays",
+        "_errors",
         "_heads",
         "_make",
         "_meters",
@@ -74,7 +122,6 @@ class Service:
         "body",
         "config",
         "connections",
-        "delay",
         "figures",
         "half_closes",
         "idle",
@@ -105,8 +152,10 @@ class Service:
         self.loop = loop
         self._make = make
         self._pool = pool
-        self._heads: dict[str, Heads] = {}
-        self.delay = Delay(loop, _HOLD)
+        self._heads: dict[Hashable, Heads] = {}
+        """By type and fields."""
+        self._delays: dict[float, Delay] = {}
+        """By their seconds."""
         self.connections: set[Connection] = set()
         self.half_closes = True
         """One side of a connection can end without the other: not with TLS, as asyncio has it."""
@@ -124,10 +173,12 @@ class Service:
         self.watch.every_second(self.unsent.look)
         self.lingering = self.watch.deadlines(_LINGER)
         self.log = self._log(config)
+        self._errors: ErrorLog | None = None
+        """Of commands; None: none was asked for yet."""
 
         self._meters: Meters | None = None
         self.figures: Figures | None = None
-        if config.metrics_path is not None:
+        if config.counts:
             self._meters = Meters()
             self.figures = (
                 Figures(self._snapshot)
@@ -165,10 +216,14 @@ class Service:
                 if route.config not in known:
                     await route.strategy.close()
             raise
-        self._retired += [route for route in known.values() if route not in routes]
-        self.routing = Routing(
-            routes, self.routing.nowhere, own.answers(config), about.reader(config)
-        )
+        self._share(routes)
+        for route in known.values():
+            if route not in routes:
+                self._retired.append(route)
+                if route.sessions is not None:
+                    route.sessions.drain()
+        answers = {**own.answers(config, self), **probes.answers(config, self, routes)}
+        self.routing = Routing(routes, self.routing.nowhere, answers, about.reader(config))
         self.config = config
         self.idle.seconds = config.keep_alive_timeout
         for heads in self._heads.values():
@@ -177,6 +232,8 @@ class Service:
         self.body.seconds = _seconds(config.body_timeout)
         self.unsent.seconds = _seconds(config.send_timeout)
         self._switch_log(config)
+        if self._errors is not None:
+            self._errors.style = config.log_format
         self._unrouted = set(self.connections)
         self._reroute()
 
@@ -202,6 +259,15 @@ class Service:
         outlet = None if self._outlets is None else self._outlets.access()
         return None if outlet is None else AccessLog(self.loop, outlet, config.log_format)
 
+    def _error_log(self) -> ErrorLog:
+        if self._errors is None:
+            from .figures.errors import ErrorLog
+
+            outlet = None if self._outlets is None else self._outlets.errors()
+            put = (lambda _: None) if outlet is None else outlet.put
+            self._errors = ErrorLog(put, self.config.log_format)
+        return self._errors
+
     def _recorder(self, route: Route) -> Recorder | None:
         return self.log if route.meter is None else Counting(route.meter, self.log)
 
@@ -211,23 +277,53 @@ class Service:
         dropped = {} if self._outlets is None else self._outlets.dropped()
         return {**self._meters.snapshot(routes, len(self.connections)), "dropped": dropped}
 
-    def _route(self, config: RouteConfig, name: str | None = None) -> Route:
-        heads = self._heads.get(config.content_type)
+    def _heads_of(self, config: RouteConfig) -> Heads:
+        added = added_by(config)
+        key = config.content_type, tuple(added.all)
+        heads = self._heads.get(key)
         if heads is None:
-            heads = self._heads[config.content_type] = Heads(
-                config.content_type, self.config.keep_alive_timeout
-            )
+            idle = self.config.keep_alive_timeout
+            heads = self._heads[key] = Heads(config.content_type, idle, added)
+        return heads
+
+    def _share(self, routes: list[Route]) -> None:
+        """Give answers that belong to no route what those of all routes have in common."""
+        configs = [route.config for route in routes]
+        first = configs[0]
+        same = all(
+            (each.cors, each.cors_credentials) == (first.cors, first.cors_credentials)
+            and each.mode != "ws"
+            for each in configs
+        )
+        shared = RouteConfig(
+            header=tuple(
+                each for each in first.header if all(each in config.header for config in configs)
+            ),
+            cors=first.cors if same else (),
+            cors_credentials=first.cors_credentials,
+        )
+        self.routing.nowhere.heads = self._heads_of(shared)
+        self.routing.nowhere.cors = cors_of(shared)
+
+    def _delay(self, seconds: float) -> Delay:
+        delay = self._delays.get(seconds)
+        if delay is None:
+            delay = self._delays[seconds] = Delay(self.loop, seconds)
+        return delay
+
+    def _route(self, config: RouteConfig, name: str | None = None) -> Route:
         limits = (self.loop, config.max_inflight, config.queue, config.queue_timeout)
         name = config.title if name is None else name
         route = Route(
             config,
             self._make(config),
             Admission(*limits) if self._pool is None else PooledAdmission(self._pool, *limits),
-            heads,
-            self.delay,
+            self._heads_of(config),
+            self._delay(_HOLD if config.holds is None else config.holds),
             name,
             self.config.request_id,
             None if self._meters is None else self._meters.of(name),
+            self._error_log().lines if config.stderr == "log" else None,
         )
         route.log = self._recorder(route)
         return route
@@ -240,11 +336,18 @@ class Service:
         """Processes."""
         return sum(route.admission.running for route in (*self.routing.routes, *self._retired))
 
+    @property
+    def taken(self) -> Taken:
+        """How much of it is, now."""
+        return taken(self.routing.routes)
+
     def drain(self) -> None:
         """Finish what has been asked for; close each connection as it becomes idle."""
         self.leaving = True
         for connection in list(self.connections):
             connection.drain()
+        for sessions in self._sessions:
+            sessions.drain()
 
     def retire(self) -> None:
         """As ``drain``, but let idle connections wait for a request that may be on its way."""
@@ -256,6 +359,13 @@ class Service:
         """Cancel what runs, forget what waits, cut every connection."""
         for connection in list(self.connections):
             connection.abort()
+        for sessions in self._sessions:
+            sessions.abort()
+
+    @property
+    def _sessions(self) -> list[Sessions]:
+        routes = (*self.routing.routes, *self._retired)
+        return [route.sessions for route in routes if route.sessions is not None]
 
     async def close(self) -> None:
         """End the strategies, too."""
@@ -268,7 +378,8 @@ class Service:
             await asyncio.wait(self._closing)
         if self._reroute_timer is not None:
             self._reroute_timer.cancel()
-        self.delay.close()
+        for delay in self._delays.values():
+            delay.close()
         self.watch.close()
         if self.log is not None:
             self.log.flush()
@@ -286,9 +397,8 @@ class Service:
                 self._closing.add(task)
                 task.add_done_callback(self._closing.discard)
         if not self._retired:
-            kinds = {route.config.content_type for route in self.routing.routes}
-            kinds.add(self.routing.nowhere.config.content_type)
-            self._heads = {kind: self._heads[kind] for kind in kinds}
+            heads_used = {route.heads for route in (*self.routing.routes, self.routing.nowhere)}
+            self._heads = {key: heads for key, heads in self._heads.items() if heads in heads_used}
 
     def _second(self) -> None:
         if self._retired:

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from .request import Refused, Target, host_name
+from fastspawn.serve.http.refused import Refused
+
+from .request import Target, host_name
 
 _NAME: Final = re.compile(rb"[0-9A-Za-z-]+")
 """Of header fields that become variables: no "_", which a "-" of another field would turn into
@@ -29,10 +31,15 @@ _WITHHELD: Final = frozenset(
 _CREDENTIALS: Final = frozenset({b"authorization", b"proxy-authorization"})
 
 
-OF_REQUEST: Final = frozenset(
-    b"PATH_INFO PATH_TRANSLATED CONTENT_LENGTH CONTENT_TYPE HTTPS REMOTE_PORT".split()
+_OF_REQUEST: Final = frozenset(
+    b"PATH_INFO PATH_TRANSLATED CONTENT_LENGTH CONTENT_TYPE HTTPS REMOTE_PORT "
+    b"AUTH_TYPE REMOTE_USER REMOTE_IDENT SSL_PROTOCOL SSL_CIPHER SSL_CIPHER_USEKEYSIZE".split()
 )
-"""Not set for every request: no request may be given one that it does not have."""
+
+
+def of_request(variable: bytes) -> bool:
+    """It is not set for every request, and no request may be given one that it does not have."""
+    return variable in _OF_REQUEST or variable.startswith(b"SSL_CLIENT_")
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,8 @@ class Request:
 
     ``fields``: names in lower case, in the order of their arrival. ``remote`` and ``local``:
     address and port (0: not known), None for a Unix socket. ``length``: bytes of the body, None if
-    there is none or its length is not known.
+    there is none or its length is not known. ``user`` and ``auth``: as somebody who is trusted has
+    found out; empty: nobody has. ``secure``: variables that tell of TLS.
     """
 
     method: bytes
@@ -52,6 +60,9 @@ class Request:
     local: tuple[bytes, int] | None = None
     https: bool = False
     length: int | None = None
+    user: bytes = b""
+    auth: bytes = b""
+    secure: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,13 +87,16 @@ class Settings:
     document_root: bytes | None = None
     pass_authorization: bool = False
     software: bytes = b"fastspawn"
+    gateway: bool = True
+    """It is a CGI script: what makes a program answer as one is set."""
 
 
 def environment(request: Request, script: Script, settings: Settings) -> dict[bytes, bytes]:
     """All variables of one request. Raises Refused for a Host that is not one.
 
-    AUTH_TYPE, REMOTE_USER and REMOTE_IDENT are never set: the server authenticates nobody, and
-    must not say that it did (RFC 3875 sections 4.1.1, 4.1.10 and 4.1.11).
+    AUTH_TYPE and REMOTE_USER are set where a proxy has authenticated the client, and REMOTE_IDENT
+    never: the server authenticates nobody, and must not say that it did (RFC 3875 sections 4.1.1,
+    4.1.10 and 4.1.11).
     """
     env = dict(settings.base)
     fields = request.fields
@@ -109,7 +123,9 @@ def environment(request: Request, script: Script, settings: Settings) -> dict[by
     env |= headers
 
     local, remote, target = request.local, request.remote, request.target
-    env[b"GATEWAY_INTERFACE"] = b"CGI/1.1"
+    if settings.gateway:
+        env[b"GATEWAY_INTERFACE"] = b"CGI/1.1"
+        env[b"SCRIPT_FILENAME"] = script.file
     env[b"SERVER_SOFTWARE"] = settings.software
     env[b"SERVER_PROTOCOL"] = request.version
     env[b"SERVER_NAME"] = host_name(host or b"") or _bracketed(local)
@@ -120,6 +136,11 @@ def environment(request: Request, script: Script, settings: Settings) -> dict[by
         env[b"SERVER_PORT"] = b"443" if request.https else b"80"
     if request.https:
         env[b"HTTPS"] = b"on"
+    env |= request.secure
+    if request.user:
+        env[b"REMOTE_USER"] = request.user
+        if request.auth:
+            env[b"AUTH_TYPE"] = request.auth
     env[b"REQUEST_SCHEME"] = b"https" if request.https else b"http"
     env[b"REQUEST_METHOD"] = request.method
     env[b"REQUEST_URI"] = target.raw
@@ -131,7 +152,6 @@ def environment(request: Request, script: Script, settings: Settings) -> dict[by
     if request.length is not None:
         env[b"CONTENT_LENGTH"] = b"%d" % request.length
     env[b"SCRIPT_NAME"] = script.name
-    env[b"SCRIPT_FILENAME"] = script.file
     if script.path_info:
         # Section 4.1.5 allows to leave an empty one out, and some tell the two apart.
         env[b"PATH_INFO"] = script.path_info

@@ -14,28 +14,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from fastspawn.serve import outcome
-from fastspawn.serve.response import (
-    CHUNK_END,
-    CLOSE,
-    LAST_CHUNK,
-    chunk_start,
-)
+from fastspawn.serve.http import outcome
+from fastspawn.serve.http.exchange import HOLD
+from fastspawn.serve.http.refused import Refused
+from fastspawn.serve.http.response import CHUNK_END, CLOSE, LAST_CHUNK, UNBUFFERED, chunk_start
 
 from .gather import GatheringExchange
 from .output import BadOutput, HeadParser, Incomplete, NphParser, Reader
-from .request import Refused
 
 if TYPE_CHECKING:
-    from fastspawn.serve.protocol import Connection
-    from fastspawn.serve.route import Route
-    from fastspawn.serve.strategy import Job
+    from fastspawn.serve.http.exchange import Connection
+    from fastspawn.serve.job import Job
 
     from .gateway import Invocation
     from .output import Head
+    from .route import Route
 
 _MAX_REDIRECTS: Final = 10
-_ID: Final = b"x-request-id"
 
 
 class CgiExchange(GatheringExchange):
@@ -75,10 +70,7 @@ class CgiExchange(GatheringExchange):
             try:
                 self.invocation = self.route.gateway.invocation(self)
             except Refused as refused:
-                self.begun = True
-                if refused.why:
-                    self._complain(refused.why)
-                self.refuse(refused.status, refused.text, refused.fields)
+                self.turn_down(refused)
                 return
             parser = NphParser() if self.invocation.nph else HeadParser()
             self._reader = Reader(parser, head_only=self.head_only)
@@ -149,6 +141,7 @@ class CgiExchange(GatheringExchange):
             connection.send(data)
             return
         fields = b""
+        slow = len(data) < HOLD // 2
         sized = self.head_only or head.bodyless or head.length is not None
         if not sized:
             if self.http10:
@@ -158,7 +151,8 @@ class CgiExchange(GatheringExchange):
                 fields = b"\r\nTransfer-Encoding: chunked"
                 if data:
                     data = b"".join((chunk_start(len(data)), data, CHUNK_END))
-        connection.send(self._head_bytes(head, head.length, fields) + data)
+        more = [] if sized or not slow else [UNBUFFERED]
+        connection.send(self._head_bytes(head, head.length, fields, more) + data)
 
     def _send(self, connection: Connection, data: bytes) -> None:
         self.sent += len(data)
@@ -217,9 +211,11 @@ class CgiExchange(GatheringExchange):
         if length is None and not self.head_only and not head.bodyless:
             length = len(body)
         self._end(connection)
-        connection.send(self._head_bytes(head, length, b"") + body)
+        connection.send(self._head_bytes(head, length, b"", []) + body)
 
-    def _head_bytes(self, head: Head, length: int | None, fields: bytes) -> bytes:
+    def _head_bytes(
+        self, head: Head, length: int | None, fields: bytes, more: list[tuple[bytes, bytes]]
+    ) -> bytes:
         """``length``: of the body. ``self.keep`` is final."""
         if head.status == 204:
             length = None
@@ -229,9 +225,9 @@ class CgiExchange(GatheringExchange):
             fields += b"\r\nContent-Length: %d" % length
         heads = self.route.heads
         end = (heads.keep_http10 if self.http10 else heads.keep) if self.keep else CLOSE
-        if self.about is not None and all(name.lower() != _ID for name, _ in head.fields):
-            fields += self.about.end
-        return heads.passed_on(head.status, head.reason, head.fields, fields + end)
+        if self.about is not None:
+            more = more + self.about.fields
+        return heads.passed_on(head.status, head.reason, head.fields, fields + end, more)
 
     def _redirect(self, connection: Connection) -> None:
         """RFC 3875 section 6.2.2: answer another request in the place of this one."""

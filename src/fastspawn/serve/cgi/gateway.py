@@ -1,30 +1,37 @@
-"""What a route of mode ``cgi`` knows: which script a request is for, and in which surroundings."""
+"""What a route has that hands its requests to scripts, of mode ``cgi`` or ``ws``: which script a
+request is for, and in which surroundings.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fastspawn._executable import why_not_executed
-from fastspawn.serve import outcome
+from fastspawn.serve.http import outcome
+from fastspawn.serve.http.ends import end
+from fastspawn.serve.http.refused import Refused
+from fastspawn.serve.job import Sink
 from fastspawn.serve.paths import Hole
-from fastspawn.serve.strategy import command_of
+from fastspawn.serve.strategies.command import command_of
 
-from .environment import OF_REQUEST, Request, Script, Settings, environment
-from .request import Refused, parse_target
+from .certificate import variables
+from .environment import Request, Script, Settings, environment, of_request
+from .request import parse_target
 from .scripts import ScriptDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from fastspawn.serve.config import RouteConfig
-    from fastspawn.serve.route import Match, Route
-    from fastspawn.serve.strategy import Job
-    from fastspawn.serve.websocket import WsExchange
-
-    from .exchange import CgiExchange
+    from fastspawn.serve.config.model import RouteConfig
+    from fastspawn.serve.http.about import About
+    from fastspawn.serve.http.exchange import Connection
+    from fastspawn.serve.http.match import Match
+    from fastspawn.serve.job import Job
+    from fastspawn.serve.paths import Template
+    from fastspawn.serve.strategies.base import Strategy
 
 _ALLOW: Final = b"\r\nAllow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH"
 
@@ -48,10 +55,68 @@ class Invocation:
         self.nph = nph
 
 
+class Line(Protocol):
+    """A command line and an environment."""
+
+    @property
+    def argv(self) -> tuple[str, ...]: ...
+
+    @property
+    def env(self) -> Mapping[str, str]: ...
+
+
+class Source(Protocol):
+    """The route that it is made for."""
+
+    @property
+    def config(self) -> RouteConfig: ...
+
+    @property
+    def strategy(self) -> Strategy: ...
+
+    @property
+    def template(self) -> Template:
+        """Of its path."""
+
+    @property
+    def filling(self) -> Line:
+        """Its command as it is without a request."""
+
+
+class Caller(Sink, Protocol):
+    """An exchange of the route: what a script learns of its request."""
+
+    @property
+    def connection(self) -> Connection | None: ...
+
+    @property
+    def match(self) -> Match: ...
+
+    @property
+    def about(self) -> About | None: ...
+
+    @property
+    def method(self) -> bytes: ...
+
+    @property
+    def target(self) -> bytes: ...
+
+    @property
+    def http10(self) -> bool: ...
+
+    @property
+    def invocation(self) -> Invocation | None:
+        """As soon as it has been asked for."""
+
+    @property
+    def length(self) -> int | None:
+        """Bytes of the body, where it is known; see CONTENT_LENGTH."""
+
+
 class Gateway:
     """One per route. Raises OSError or ValueError for a directory that can't be served."""
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Source) -> None:
         config = route.config
         self.spoils: Callable[[Job], bool] = (
             outcome.failed if config.cgi_exit == "strict" else outcome.stopped
@@ -74,12 +139,13 @@ class Gateway:
             else len(segments)
         )
         """Segments of a path that name the script; the others are PATH_INFO."""
+        self._gateway = config.mode != "raw"
         self._pass_authorization = config.pass_authorization
         self._extra_names = [name for name, _ in config.set_env]
         self._plain = route.filling.env
         self._settings = self._make_settings(self._plain)
 
-    def invocation(self, exchange: CgiExchange | WsExchange) -> Invocation:
+    def invocation(self, exchange: Caller) -> Invocation:
         """What the request asks for. Raises Refused. Looks into the directory of scripts."""
         match = exchange.match
         return self.invoke(self._request(exchange, match), match)
@@ -108,7 +174,7 @@ class Gateway:
         name = os.path.basename(script.file)
         return Invocation(argv, env, cwd, name.startswith(b"nph-"))
 
-    def spawn(self, exchange: CgiExchange | WsExchange, input: Any) -> Job:
+    def spawn(self, exchange: Caller, input: Any) -> Job:
         """Start what ``invocation`` has found."""
         invocation = exchange.invocation
         assert invocation is not None
@@ -142,23 +208,30 @@ class Gateway:
             file=self._file,
         )
 
-    def _request(self, exchange: CgiExchange | WsExchange, match: Match) -> Request:
+    def _request(self, exchange: Caller, match: Match) -> Request:
         connection = exchange.connection
         assert connection is not None
         transport, about = connection.transport, exchange.about
-        remote = _address(transport.get_extra_info("peername"))
+        remote = end(transport.get_extra_info("peername"))
         https = transport.get_extra_info("sslcontext") is not None
+        secure, user, auth = _secure(connection) if https else {}, b"", b""
         if about is not None:
             remote = (about.peer, 0) if about.peer else remote
             https = https if about.https is None else about.https
+            user, auth = about.user, about.auth
+            if about.proxied:
+                secure = {}  # of the proxy, which is not the client
         return Request(
             method=exchange.method,
             target=parse_target(exchange.target),
             version=b"HTTP/1.0" if exchange.http10 else b"HTTP/1.1",
             fields=match.fields,
             remote=remote,
-            local=_address(transport.get_extra_info("sockname")),
+            local=end(transport.get_extra_info("sockname")),
             https=https,
+            user=user,
+            auth=auth,
+            secure=secure,
         )
 
     def _settings_for(self, env: Mapping[str, str]) -> Settings:
@@ -167,14 +240,21 @@ class Gateway:
     def _make_settings(self, env: Mapping[str, str]) -> Settings:
         encoded = {os.fsencode(name): os.fsencode(value) for name, value in env.items()}
         # The server may have been started by a script itself.
-        encoded = {name: value for name, value in encoded.items() if name not in OF_REQUEST}
+        encoded = {name: value for name, value in encoded.items() if not of_request(name)}
         extra = {os.fsencode(name): os.fsencode(env[name]) for name in self._extra_names}
         return Settings(
             base=encoded,
             extra=extra,
             document_root=self._root,
             pass_authorization=self._pass_authorization,
+            gateway=self._gateway,
         )
+
+
+def _secure(connection: Connection) -> dict[bytes, bytes]:
+    if connection.secure is None:
+        connection.secure = variables(connection.transport.get_extra_info("ssl_object"))
+    return connection.secure
 
 
 def directory_of(config: RouteConfig) -> ScriptDirectory | None:
@@ -184,18 +264,10 @@ def directory_of(config: RouteConfig) -> ScriptDirectory | None:
     return ScriptDirectory(config.cgi_dir, config.cgi_link_dir)
 
 
-def _program(route: Route) -> bytes:
+def _program(route: Source) -> bytes:
     program = route.filling.argv[len(route.config.sandbox or ()) :]
     try:
         return os.fsencode(command_of(route.config, program).resolve())
     except (OSError, ValueError):
         # Not there (any more). Each request will say so.
         return os.fsencode(program[0])
-
-
-def _address(name: Any) -> tuple[bytes, int] | None:
-    """None: a Unix socket's."""
-    if not isinstance(name, tuple):
-        return None
-    # Without the zone of an IPv6 address: it means something on this machine only.
-    return name[0].partition("%")[0].encode("ascii", "replace"), name[1]

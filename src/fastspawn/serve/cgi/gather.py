@@ -8,24 +8,27 @@ a client is bounded as processes are. With ``--stream-chunked`` it is handed on 
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Final
 
-from fastspawn.serve.exchange import Exchange
-from fastspawn.serve.strategy import STREAM
+from fastspawn.serve.http.exchange import Exchange
+from fastspawn.serve.job import STREAM
 
 from .spool import Spool
 
 if TYPE_CHECKING:
-    from fastspawn.serve.protocol import Connection
-    from fastspawn.serve.route import Route
+    from fastspawn.serve.http.exchange import Connection
+
+    from .route import Route
 
 _PIECE: Final = 65536
 """Bytes of a body in a file that are handed on at once."""
 
 
 class GatheringExchange(Exchange):
+    kind = "cgi"
     __slots__ = ("_late", "_pumping", "_spool", "length")
+
+    route: Route
 
     def __init__(
         self,
@@ -46,9 +49,7 @@ class GatheringExchange(Exchange):
         """It is being read from a file."""
 
     def start(self) -> None:
-        for name, value in self.match.fields:
-            if name == b"content-length":
-                self.length = int(value)
+        self.length = self.match.length
         if self.length is None and self.body is not None and not self.route.config.stream_chunked:
             self._gather()
             return
@@ -83,7 +84,7 @@ class GatheringExchange(Exchange):
             self._gathered(self._spool)
 
     def _unsized(self) -> bool:
-        return not any(name == b"content-length" for name, _ in self.match.fields)
+        return self.match.length is None
 
     def _too_large(self) -> bool:
         if self.received > self.route.max_body:
@@ -180,8 +181,3 @@ class GatheringExchange(Exchange):
             super().on_drain()
         elif self._spool is not None:
             self._pump(self._spool)
-
-    def _complain(self, what: str) -> None:
-        """A line for the operator. Nothing in it ends the line or moves a cursor."""
-        where = f"{self.method.decode('ascii', 'replace')} {self.target.decode('ascii', 'replace')}"
-        print(f"fastspawn: cgi: {where}: {what}", file=sys.stderr, flush=True)  # noqa: T201

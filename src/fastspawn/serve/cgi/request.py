@@ -6,23 +6,12 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from fastspawn.serve.http.refused import Refused
+
 _ABSOLUTE: Final = re.compile(rb"[A-Za-z][0-9A-Za-z+.-]*://([^/?]*)(.*)", re.DOTALL)
 _QUERY: Final = re.compile(rb"[!-\"$-~]*")
 """Visible ASCII but for "#"."""
 _HOST: Final = re.compile(rb"(\[[0-9A-Fa-f:.]{2,}\]|[0-9A-Za-z._-]*)(?::\d{0,5})?")
-
-
-class Refused(Exception):
-    """The request's own fault: ``status``, a line for the client, and more header fields, each
-    after a CRLF. ``why``: for the log, where a client is told less than the operator wants to know;
-    one line."""
-
-    def __init__(self, status: int, text: bytes, fields: bytes = b"", why: str = "") -> None:
-        super().__init__(status, text)
-        self.status = status
-        self.text = text
-        self.fields = fields
-        self.why = why
 
 
 @dataclass(frozen=True)

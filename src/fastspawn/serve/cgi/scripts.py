@@ -21,8 +21,9 @@ import stat
 from collections.abc import Iterable
 from typing import Final
 
+from fastspawn.serve.http.refused import Refused
+
 from .environment import Script
-from .request import Refused
 
 _NOT_FOUND: Final = b"no such script\n"
 

@@ -1,0 +1,442 @@
+/*
+ * rerun.c - the system calls of a resident's program: which it makes, which are undone when its
+ * job has ended, and before which it stops being a resident.
+ *
+ * Each comes as a signal (Syscall User Dispatch, see effect.c).  What it changes may be outside,
+ * as meant; or in a descriptor or mapping that the run has made, which goes with it; or a setting
+ * that is put back.  What is none of these, and all that is not known, makes it leave: then the
+ * call is made natively.  So one that is missing here costs time, and is no error.
+ *
+ * The handler runs with the program's signals unblocked, as the call itself would: handlers of the
+ * program run inside of it, and may never come back.  What has to be undone is noted before, and
+ * never not at all.  SIGSYS is kept out of every mask that the kernel has, and the program
+ * is told what it believes.
+ */
+#include "call.h"
+
+#ifdef FSP_HAVE_RESIDENTS
+#include <linux/audit.h>
+#include <linux/futex.h>
+#include <sys/prctl.h>
+
+#ifndef PR_SET_SYSCALL_USER_DISPATCH
+#define PR_SET_SYSCALL_USER_DISPATCH 59
+#endif
+#ifndef SYS_USER_DISPATCH
+#define SYS_USER_DISPATCH 2
+#endif
+#ifndef PR_SET_VMA
+#define PR_SET_VMA 0x53564d41
+#endif
+#ifndef SYS_statx
+#define SYS_statx 332
+#endif
+#ifndef SYS_openat2
+#define SYS_openat2 437
+#endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+#ifndef SYS_faccessat2
+#define SYS_faccessat2 439
+#endif
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
+
+#define SA_KERNEL_RESTORER 0x04000000
+#define SYSCALL_SIZE       2
+
+/* ---- the table: a call, and what is done about it ---- */
+
+enum how {
+    LEAVES,    /* cannot be undone, or is not known */
+    PASSES,    /* changes nothing of this process: asks, waits, or works on names, outside */
+    OF_FD,     /* works on what a descriptor stands for: outside, or closed at the end */
+    OF_FDS,    /* the same, of two: the first and the third argument */
+    OF_SECOND, /* the second argument is one, too; and so on */
+    MAKES,     /* a descriptor, which is closed */
+    MAKES_OF,  /* one of another */
+    MAKES_PIPE,
+    MAKES_PAIR,
+    OPENS,
+    OPENS_AT,
+    OPENS_2,
+    CREATES,
+    CLOSES,
+    CLOSES_RANGE,
+    PLACES, /* dup2 */
+    CONTROLS,
+    CONTROLS_DEVICE,
+    SENDS,
+    RECEIVES,
+    LOCKS,
+    MAPS,
+    UNMAPS,
+    REMAPS,
+    PROTECTS,
+    ADVISES,
+    OF_MEMORY, /* asks about some that is there */
+    MOVES_BRK,
+    SETS_ACTION,
+    SETS_MASK,
+    SETS_STACK,
+    POLLS,
+    POLLS_MASKED, /* with a mask of signals */
+    SELECTS,
+    SELECTS_MASKED,
+    MASKS_AT_4, /* waits with this mask: where it stands */
+    MASKS_AT_0,
+    SETS_UMASK,
+    MOVES, /* to a directory */
+    SETS_PROCESS,
+    SETS_TIMER,
+    ASKS_LIMIT, /* passes if it sets none, or what it is */
+    ASKS_BARRIER,
+    USES, /* says what the process has used: what it has since the job began */
+    READS_CLOCK,
+    SLEEPS, /* by a clock that may be of that kind */
+    SAYS_TIMES,
+    SIGNALS, /* asks whether a process is there; any signal may be its own */
+    SETS_THREAD,
+    WAKES, /* or waits: there is nobody else */
+    RETURNS,
+    ENDS
+};
+
+#define CALL(name, how) [SYS_##name] = how
+
+/* clang-format off */
+static const uint8_t table[] = {
+    /* Reading and writing: what it changes is outside, or is the offset of a frozen descriptor,
+     * which goes back. */
+    CALL(read, OF_FD), CALL(readv, OF_FD), CALL(pread64, OF_FD), CALL(preadv, OF_FD),
+    CALL(preadv2, OF_FD), CALL(write, OF_FD), CALL(writev, OF_FD), CALL(pwrite64, OF_FD),
+    CALL(pwritev, OF_FD), CALL(pwritev2, OF_FD), CALL(lseek, OF_FD), CALL(fstat, OF_FD),
+    CALL(getdents, OF_FD), CALL(getdents64, OF_FD), CALL(fadvise64, OF_FD),
+    CALL(readahead, OF_FD), CALL(ftruncate, OF_FD), CALL(fallocate, OF_FD), CALL(fsync, OF_FD),
+    CALL(fdatasync, OF_FD), CALL(syncfs, OF_FD), CALL(fchmod, OF_FD), CALL(fchown, OF_FD),
+    CALL(fstatfs, OF_FD), CALL(fgetxattr, OF_FD), CALL(fsetxattr, OF_FD),
+    CALL(flistxattr, OF_FD), CALL(fremovexattr, OF_FD), CALL(sendfile, OF_SECOND),
+    CALL(copy_file_range, OF_FDS), CALL(splice, OF_FDS), CALL(tee, OF_SECOND),
+
+    /* Names: outside. */
+    CALL(stat, PASSES), CALL(lstat, PASSES), CALL(access, PASSES), CALL(readlink, PASSES),
+    CALL(readlinkat, PASSES), CALL(newfstatat, PASSES), CALL(statx, PASSES),
+    CALL(faccessat, PASSES), CALL(faccessat2, PASSES), CALL(statfs, PASSES),
+    CALL(getcwd, PASSES), CALL(mkdir, PASSES), CALL(mkdirat, PASSES), CALL(rmdir, PASSES),
+    CALL(unlink, PASSES), CALL(unlinkat, PASSES), CALL(rename, PASSES), CALL(renameat, PASSES),
+    CALL(renameat2, PASSES), CALL(link, PASSES), CALL(linkat, PASSES), CALL(symlink, PASSES),
+    CALL(symlinkat, PASSES), CALL(chmod, PASSES), CALL(fchmodat, PASSES), CALL(chown, PASSES),
+    CALL(lchown, PASSES), CALL(fchownat, PASSES), CALL(truncate, PASSES), CALL(utime, PASSES),
+    CALL(utimes, PASSES), CALL(futimesat, PASSES), CALL(utimensat, PASSES), CALL(mknod, PASSES),
+    CALL(mknodat, PASSES), CALL(getxattr, PASSES), CALL(lgetxattr, PASSES),
+    CALL(setxattr, PASSES), CALL(lsetxattr, PASSES), CALL(listxattr, PASSES),
+    CALL(llistxattr, PASSES), CALL(removexattr, PASSES), CALL(lremovexattr, PASSES),
+    CALL(sync, PASSES),
+
+    /* Questions, and waiting. */
+    CALL(poll, POLLS), CALL(select, SELECTS), CALL(nanosleep, PASSES),
+    CALL(clock_nanosleep, SLEEPS), CALL(gettimeofday, PASSES), CALL(time, PASSES),
+    CALL(clock_getres, PASSES), CALL(getrandom, PASSES), CALL(uname, PASSES),
+    CALL(sysinfo, PASSES), CALL(sched_yield, PASSES), CALL(sched_getaffinity, PASSES),
+    CALL(sched_getparam, PASSES), CALL(sched_getscheduler, PASSES),
+    CALL(sched_get_priority_max, PASSES), CALL(sched_get_priority_min, PASSES),
+    CALL(getcpu, PASSES), CALL(getpriority, PASSES), CALL(ioprio_get, PASSES),
+    CALL(getpid, PASSES), CALL(gettid, PASSES), CALL(getppid, PASSES), CALL(getpgrp, PASSES),
+    CALL(getpgid, PASSES), CALL(getsid, PASSES), CALL(getuid, PASSES), CALL(geteuid, PASSES),
+    CALL(getgid, PASSES), CALL(getegid, PASSES), CALL(getresuid, PASSES),
+    CALL(getresgid, PASSES), CALL(getgroups, PASSES), CALL(getrlimit, PASSES),
+    CALL(getitimer, PASSES), CALL(mincore, OF_MEMORY), CALL(msync, OF_MEMORY), CALL(capget, PASSES),
+    CALL(rt_sigpending, PASSES), CALL(rt_sigtimedwait, PASSES), CALL(pause, PASSES),
+    CALL(prlimit64, ASKS_LIMIT), CALL(wait4, PASSES), CALL(waitid, PASSES), /* for no child */
+    CALL(timer_gettime, PASSES), CALL(membarrier, ASKS_BARRIER), CALL(get_mempolicy, PASSES),
+    CALL(ppoll, POLLS_MASKED), CALL(epoll_pwait, MASKS_AT_4), CALL(epoll_pwait2, MASKS_AT_4),
+    CALL(pselect6, SELECTS_MASKED), CALL(rt_sigsuspend, MASKS_AT_0),
+
+    /* Sockets, and what else is made: closed. */
+    CALL(socket, MAKES), CALL(accept, MAKES_OF), CALL(accept4, MAKES_OF), CALL(connect, OF_FD),
+    CALL(bind, OF_FD), CALL(listen, OF_FD), CALL(shutdown, OF_FD), CALL(getsockname, OF_FD),
+    CALL(getpeername, OF_FD), CALL(getsockopt, OF_FD), CALL(setsockopt, OF_FD),
+    CALL(sendto, SENDS), CALL(sendmsg, SENDS), CALL(sendmmsg, SENDS), CALL(recvfrom, OF_FD),
+    CALL(recvmsg, RECEIVES), CALL(epoll_create, MAKES), CALL(epoll_create1, MAKES),
+    CALL(epoll_ctl, OF_FDS), CALL(epoll_wait, OF_FD), CALL(eventfd, MAKES),
+    CALL(eventfd2, MAKES), CALL(timerfd_create, MAKES), CALL(timerfd_settime, OF_FD),
+    CALL(timerfd_gettime, OF_FD), CALL(inotify_init, MAKES), CALL(inotify_init1, MAKES),
+    CALL(inotify_add_watch, OF_FD), CALL(inotify_rm_watch, OF_FD), CALL(memfd_create, MAKES),
+    CALL(pipe, MAKES_PIPE), CALL(pipe2, MAKES_PIPE), CALL(socketpair, MAKES_PAIR),
+    CALL(dup, MAKES_OF), CALL(open, OPENS), CALL(openat, OPENS_AT), CALL(openat2, OPENS_2),
+    CALL(creat, CREATES), CALL(close, CLOSES), CALL(close_range, CLOSES_RANGE),
+    CALL(dup2, PLACES), CALL(dup3, PLACES), CALL(fcntl, CONTROLS), CALL(ioctl, CONTROLS_DEVICE),
+    CALL(flock, LOCKS),
+
+    /* Memory that the run has mapped is unmapped, all other put back. */
+    CALL(mmap, MAPS), CALL(munmap, UNMAPS), CALL(mremap, REMAPS),
+    CALL(mprotect, PROTECTS), CALL(madvise, ADVISES), CALL(brk, MOVES_BRK),
+
+    /* Settings that are put back. */
+    CALL(rt_sigaction, SETS_ACTION), CALL(rt_sigprocmask, SETS_MASK),
+    CALL(sigaltstack, SETS_STACK), CALL(umask, SETS_UMASK), CALL(chdir, MOVES),
+    CALL(fchdir, MOVES), CALL(prctl, SETS_PROCESS), CALL(arch_prctl, SETS_THREAD),
+    CALL(alarm, SETS_TIMER), CALL(setitimer, SETS_TIMER),
+
+    /* What it has used. */
+    CALL(getrusage, USES), CALL(clock_gettime, READS_CLOCK), CALL(times, SAYS_TIMES),
+
+    CALL(kill, SIGNALS), CALL(tgkill, SIGNALS), CALL(tkill, SIGNALS), CALL(futex, WAKES),
+    CALL(rt_sigreturn, RETURNS), CALL(exit, ENDS), CALL(exit_group, ENDS),
+};
+/* clang-format on */
+
+/* ---- settings ---- */
+
+static bool set_process(struct call *c) {
+    switch ((int)c->arg[0]) {
+    case PR_SET_NAME:
+        resident->named = true;
+        return call_pass(c);
+    case PR_GET_NAME:
+    case PR_GET_DUMPABLE:
+    case PR_GET_PDEATHSIG:
+    case PR_GET_KEEPCAPS:
+    case PR_GET_SECUREBITS:
+    case PR_GET_NO_NEW_PRIVS:
+    case PR_GET_TIMERSLACK:
+    case PR_CAPBSET_READ:
+        return call_pass(c);
+    case PR_SET_VMA: /* a name of memory; what was there answers as a kernel that has no names */
+        return mapped_has(c->arg[2], c->arg[3]) ? call_pass(c) : call_answer(c, -EINVAL);
+    default:
+        return false;
+    }
+}
+
+static bool is_same_limit(const struct call *c) {
+    const struct rlimit *to = (const void *)c->arg[2];
+    struct rlimit now;
+    if (c->arg[0] != 0 && c->arg[0] != raw(getpid, 0)) return false;
+    if (!call_can_read(to, sizeof *to) || raw(prlimit64, 0, c->arg[1], NULL, &now) < 0)
+        return false;
+    return to->rlim_cur == now.rlim_cur && to->rlim_max == now.rlim_max;
+}
+
+static bool is_alone(long operation) {
+    switch (operation & ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME)) {
+    case FUTEX_WAKE:
+    case FUTEX_WAKE_BITSET:
+    case FUTEX_WAIT:
+    case FUTEX_WAIT_BITSET:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* ---- the handler ---- */
+
+/* What is taken note of is so with the call itself: no handler of the program comes in between,
+ * which may make such calls, too.  None of these waits. */
+static bool whole(struct call *c, bool (*carry)(struct call *)) {
+    static const uint64_t all = ~(uint64_t)0;
+    uint64_t mask;
+    raw(rt_sigprocmask, SIG_SETMASK, &all, &mask, sizeof mask);
+    bool undone = carry(c);
+    raw(rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
+    return undone;
+}
+
+static enum how how_of(long nr) {
+    return nr >= 0 && nr < (long)(sizeof table / sizeof *table) ? (enum how)table[nr] : LEAVES;
+}
+
+static bool pass_of_two(struct call *c, long other) {
+    return reset_is_own((int)other) ? call_answer(c, -EBADF) : call_pass_of(c, (int)c->arg[0]);
+}
+
+/* False: it cannot be undone, and was not made. */
+static bool carry_out(struct call *c) {
+    struct resident *r = resident;
+    const long *a = c->arg;
+    switch (how_of(c->nr)) {
+    case PASSES:
+        return call_pass(c);
+    case OF_FD:
+        return call_pass_of(c, (int)a[0]);
+    case OF_FDS:
+        return pass_of_two(c, a[2]);
+    case OF_SECOND:
+        return pass_of_two(c, a[1]);
+    case MAKES:
+        return fds_make(c);
+    case MAKES_OF:
+        return reset_is_own((int)a[0]) ? call_answer(c, -EBADF) : fds_make(c);
+    case MAKES_PIPE:
+        return fds_make_two(c, (const int *)a[0]);
+    case MAKES_PAIR:
+        return fds_make_two(c, (const int *)a[3]);
+    case OPENS:
+        return fds_open(c, &c->arg[1]);
+    case OPENS_AT:
+        return fds_open(c, &c->arg[2]);
+    case OPENS_2:
+        return fds_open_2(c);
+    case CREATES:
+        return fds_open(c, NULL);
+    case CLOSES:
+        return fds_close(c);
+    case CLOSES_RANGE:
+        return fds_close_range(c);
+    case PLACES:
+        return fds_place(c);
+    case CONTROLS:
+        return fds_control(c);
+    case CONTROLS_DEVICE:
+        return fds_control_device(c);
+    case SENDS:
+        return fds_send(c);
+    case RECEIVES:
+        return fds_receive(c);
+    case LOCKS:
+        return call_pass_if(c, state_made(a[0]));
+    case MAPS:
+        return whole(c, mapped_map);
+    case UNMAPS:
+        return whole(c, mapped_unmap);
+    case REMAPS:
+        return whole(c, mapped_remap);
+    case PROTECTS:
+        return mapped_has(a[0], a[1]) ? call_pass(c) : whole(c, frozen_protect);
+    case ADVISES:
+        return mapped_has(a[0], a[1]) ? call_pass(c) : whole(c, frozen_advise);
+    case OF_MEMORY:
+        return call_pass_if(c, !frozen_has_hole(a[0], a[1]));
+    case MOVES_BRK:
+        return whole(c, mapped_move_brk);
+    case SETS_ACTION:
+        return whole(c, signals_set_action);
+    case SETS_MASK:
+        return signals_set_mask(c);
+    case SETS_STACK:
+        return signals_set_stack(c);
+    case POLLS:
+        return call_pass_if(c, fds_may_poll(c));
+    case POLLS_MASKED:
+        return fds_may_poll(c) && signals_wait(c, 3);
+    case SELECTS:
+        return call_pass_if(c, fds_may_select(c));
+    case SELECTS_MASKED:
+        return fds_may_select(c) && signals_wait_inner(c);
+    case MASKS_AT_0:
+        return signals_wait(c, 0);
+    case MASKS_AT_4:
+        return signals_wait(c, 4);
+    case SETS_UMASK:
+        r->masked = true;
+        return call_pass(c);
+    case MOVES:
+        r->moved = true;
+        return call_pass(c);
+    case SETS_PROCESS:
+        return set_process(c);
+    case SETS_TIMER: /* one that fires when the job has ended ends the resident, too */
+        r->timed = true;
+        return call_pass(c);
+    case ASKS_LIMIT:
+        return call_pass_if(c, a[2] == 0 || is_same_limit(c));
+    case ASKS_BARRIER: /* the query has all zeros */
+        return call_pass_if(c, a[2] == 0 && a[0] == 0);
+    case USES:
+        return used_by_it(c);
+    case READS_CLOCK:
+        return used_clock(c);
+    case SLEEPS:
+        return used_sleep(c);
+    case SAYS_TIMES:
+        return used_times(c);
+    case SIGNALS:
+        return call_pass_if(c, a[c->nr == SYS_tgkill ? 2 : 1] == 0);
+    case SETS_THREAD:
+        return call_pass_if(c, a[0] == ARCH_GET_FS || a[0] == ARCH_GET_GS);
+    case WAKES:
+        return call_pass_if(c, is_alone(a[1]));
+    default:
+        return false;
+    }
+}
+
+/* A handler's return is a system call, too, and libc's own would come here. */
+__asm__(".pushsection .text\n"
+        ".type rerun_restorer, @function\n"
+        "rerun_restorer:\n\t"
+        "mov $15, %eax\n\t" /* rt_sigreturn */
+        "syscall\n\t"
+        ".popsection");
+HIDDEN void rerun_restorer(void);
+
+static void on_call(struct call *c, greg_t *r) {
+    enum how how = c->nr >= 0 ? how_of(c->nr) : LEAVES;
+    if (how == ENDS) resident->again((int)c->arg[0] & 0xff);
+    resident->calls++;
+    if (how == RETURNS) /* from its frame, by an instruction of ours */
+        r[REG_RIP] = (greg_t)(uintptr_t)rerun_restorer;
+    else if (!resident->leaves_next && carry_out(c))
+        r[REG_RAX] = c->result;
+    else {
+        reset_leave(c->nr, c->context);
+        r[REG_RIP] -= SYSCALL_SIZE;
+    }
+}
+
+/* Somebody has sent it to the program, whose it is then. */
+static void on_signal(ucontext_t *context) {
+    reset_leave(-SIGSYS, context);
+    raw(tgkill, raw(getpid, 0), raw(gettid, 0), SIGSYS);
+}
+
+static void on_sigsys(int sig, siginfo_t *info, void *context) {
+    greg_t *r = ((ucontext_t *)context)->uc_mcontext.gregs;
+    struct call call = {
+        info->si_syscall,
+        {r[REG_RDI], r[REG_RSI], r[REG_RDX], r[REG_R10], r[REG_R8], r[REG_R9]},
+        context,
+        0
+    };
+    (void)sig;
+    if (resident->frame == NULL) resident->born(context);
+    if (info->si_code != SYS_USER_DISPATCH)
+        on_signal(context);
+    else {
+        if (info->si_arch != AUDIT_ARCH_X86_64) call.nr = -1;
+        on_call(&call, r);
+    }
+}
+
+/* This object's code: its own calls are not watched. */
+HIDDEN extern const char __ehdr_start[], etext[];
+
+int rerun_watch(void) {
+    struct resident *r = resident;
+    struct ksigaction action = {
+        .handler = (void (*)(int))(void (*)(void))on_sigsys,
+        .flags = SA_SIGINFO | SA_NODEFER | SA_KERNEL_RESTORER,
+        .restorer = rerun_restorer,
+    };
+    long error = raw(rt_sigaction, SIGSYS, &action, &r->own_sigsys, sizeof action.mask);
+    if (error < 0) return (int)error;
+    r->frozen_sigsys = r->own_sigsys;
+    for (int sig = 1; sig <= NSIGNALS; sig++) {
+        struct ksigaction frozen;
+        if (sig == SIGSYS || raw(rt_sigaction, sig, NULL, &frozen, sizeof frozen.mask) < 0)
+            continue;
+        if (!(frozen.mask & SYS_BIT)) continue;
+        r->masked_sigsys |= SIGNAL_BIT(sig);
+        frozen.mask &= ~SYS_BIT;
+        raw(rt_sigaction, sig, &frozen, NULL, sizeof frozen.mask);
+    }
+    r->masks_sigsys = r->masked_sigsys;
+    r->selector = 1; /* SYSCALL_DISPATCH_FILTER_BLOCK */
+    return (int)raw(prctl, PR_SET_SYSCALL_USER_DISPATCH, 1, __ehdr_start, etext - __ehdr_start,
+                    &r->selector);
+}
+
+#endif

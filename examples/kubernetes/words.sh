@@ -1,0 +1,3 @@
+#!/bin/sh
+# How many words were sent.
+exec wc -w

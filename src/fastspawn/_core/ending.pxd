@@ -1,0 +1,1 @@
+cdef void start_recording() noexcept

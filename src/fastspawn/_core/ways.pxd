@@ -1,0 +1,2 @@
+cdef int check_way() except -1
+cpdef tells_stages()

@@ -1,0 +1,1 @@
+"""Which command a request runs, and when."""

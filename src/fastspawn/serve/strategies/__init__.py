@@ -1,0 +1,1 @@
+"""How the process for a request comes to be."""

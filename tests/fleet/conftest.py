@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from serve.conftest import start
+
+__all__ = ["start"]
