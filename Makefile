@@ -45,6 +45,9 @@ SAN_ENV = $(foreach lib,$(SAN_LIB),ASAN_OPTIONS=detect_leaks=0 \
 # (ARGS="-k name") are sooner done in one process, as is ARGS="-n 0" and ARGS="-p no:xdist".
 PYTEST := pytest $(if $(filter -k -n% no:xdist,$(ARGS)),,-n auto --dist worksteal)
 
+# So many failures of a whole run are asked again alone (tests/rerun.py).
+RERUN ?= $(if $(ARGS),0,5)
+
 export FASTSPAWN_SANITIZE FASTSPAWN_COVERAGE FASTSPAWN_DEBUG
 # Without bytecode each of the suite's thousands of interpreters compiles all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -77,7 +80,7 @@ report: $(call group,report) ## write docs/benchmarks.* and the README's table (
 test: lint typing test-c test-py ## all that has to pass before a commit
 
 test-py: $(BUILD_STAMP) $(call group,test) ## the Python suite alone (ARGS="-k name")
-	$(SAN_ENV) $(RUN) $(PYTEST) $(ARGS)
+	$(SAN_ENV) $(RUN) $(PYTEST) $(ARGS) || $(SAN_ENV) $(BIN)/python tests/rerun.py $$? $(RERUN)
 
 test-backends: $(BUILD_STAMP) $(call group,test) ## the Python suite under each way to spawn
 	@set -e; for backend in $(BACKENDS); do echo "FASTSPAWN_BACKEND=$$backend"; \
@@ -91,7 +94,8 @@ cpython: $(BUILD_STAMP)
 	@$(BIN)/python tests/cpython/conformance.py $(ARGS)
 
 test-c: ## the C tests under ASan and UBSan, with each compiler found
-	@set -e; for cc in $(COMPILERS); do $(C_MAKE) check CC=$$cc SANITIZE=address,undefined; done
+	@set -e; for cc in $(COMPILERS); do \
+	    $(C_MAKE) check CC=$$cc SANITIZE=address,undefined RERUN=$(RERUN); done
 
 test-musl: ## the C tests on musl, with Debian's musl-tools beside another libc
 	@$(C_MAKE) check CC=musl-gcc PRELOAD_CC=$(firstword $(COMPILERS))

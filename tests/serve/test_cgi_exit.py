@@ -300,7 +300,9 @@ def test_like_cgitb(any_way: Serve, tmp_path: Path) -> None:
 GITWEB = Path("/usr/share/gitweb/gitweb.cgi")
 
 
-@pytest.mark.skipif(not GITWEB.exists(), reason="no gitweb: apt-get install gitweb")
+@pytest.mark.skipif(
+    not (GITWEB.exists() and has_carp()), reason="no gitweb, or no CGI.pm: apt-get install gitweb"
+)
 def test_gitweb(any_way: Serve, tmp_path: Path) -> None:
     config = tmp_path / "gitweb.conf"
     config.write_text("die 'not configured yet';\n")

@@ -11,7 +11,7 @@ from fastspawn.serve import cli
 from fastspawn.serve.service import Service
 from fastspawn.serve.strategies.maker import Strategies
 from serve.conftest import Serve
-from serve.harness import Response, Server, in_one_piece
+from serve.harness import Response, Server
 
 SHOW = "printf <%s> "
 """The beginning of a command that shows its arguments."""
@@ -33,6 +33,7 @@ def test_routes(serve: Serve) -> None:
             "/=echo root", "GET /user/{name}=echo user {name}", "POST,PUT /user/{name}=cat",
             "/files/{path...}=" + SHOW + "{path} x{path}y",
         ),
+        *("--hold", "exit"),
         command=(),
     )  # fmt: skip
     server.says("4 routes")
@@ -44,7 +45,7 @@ def test_routes(serve: Serve) -> None:
     assert server.get("/files/a/b%20c").body == b"<a/b c><xa/b cy>"
     assert server.get("//files//etc/passwd").body == b"<etc/passwd><xetc/passwdy>"
     assert server.get("/files/").body == b"<><xy>"
-    head = in_one_piece(lambda: ask(server, "HEAD", "/user/ann"))
+    head = ask(server, "HEAD", "/user/ann")
     assert (head.status, head.fields["content-length"]) == (200, "9")
 
 
