@@ -14,7 +14,7 @@ _NAMES: Final = {"polars_runtime_32": "polars", "polars_runtime_64": "polars"}
 _CURES: Final = {
     "polars": "import it below the checkpoint",
     "pyarrow": "set JE_ARROW_MALLOC_CONF=background_thread:false, or import it below",
-    "duckdb": "close its connections above the checkpoint, or connect below",
+    "duckdb": "connect with threads=1 and async_threads=0, or below the checkpoint",
     "libgomp": "set OMP_NUM_THREADS=1, or use it below the checkpoint",
     _PYTHON: "join them above the checkpoint, or start them below",
 }

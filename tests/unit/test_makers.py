@@ -144,7 +144,7 @@ LIBRARIES = {
     "duckdb": (
         "import duckdb; it = duckdb.connect()",
         " of duckdb",
-        "close its connections above the checkpoint",
+        "connect with threads=1 and async_threads=0",
     ),
 }
 
@@ -158,3 +158,18 @@ def test_a_real_library(run: Run, name: str) -> None:
     assert told is not None
     assert whose in told
     assert cure in told
+
+
+def test_a_database_above_the_checkpoint(run: Run) -> None:
+    if importlib.util.find_spec("duckdb") is None:
+        pytest.skip("no duckdb")
+    above = "import duckdb\nit = duckdb.connect(config={'threads': 1, 'async_threads': 0})\n"
+    below = "print(it.execute('select sum(n) from range(5) as of_(n)').fetchone()[0])\n"
+
+    async def main() -> None:
+        command = [sys.executable, "-c", f"{TOP}{above}checkpoint()\n{below}"]
+        async with Template(command, size=1) as template:
+            assert [(await template.run()).stdout for _ in range(3)] == [b"10\n"] * 3
+            assert template.no_checkpoint is None
+
+    run(main())
