@@ -56,7 +56,7 @@ def environment(home: Path) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not re.match(r"FASTSPAWN_(?!BACKEND)|GIT_|.*_proxy$", name, re.IGNORECASE)
+        if not re.match(r"FASTSPAWN_(?!BACKEND)|GIT_|MAKE|.*_proxy$", name, re.IGNORECASE)
     }
     who = {f"GIT_{role}_{what}": f"{what.lower()}@localhost"
            for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}  # fmt: skip

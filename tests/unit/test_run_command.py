@@ -169,6 +169,33 @@ def test_stopped_on_a_terminal(terminal: tuple[int, int]) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
+@pytest.mark.skipif(not LINUX, reason="nobody tells what is pending")
+def test_stopped_while_it_wants_the_terminal() -> None:
+    """A Ctrl-Z that comes to a command that is stopped already, and will be woken, is not lost."""
+    code = "echo up; read a; echo I am $$.; kill -TTIN $$; echo on; read a; echo got $a"
+    with on_terminal(*RUN, "-q", "--", "sh", "-c", code) as (pid, fd):
+        read_until(fd, b"up\r\n")
+        poll(lambda: os.tcgetpgrp(fd) != pid, "the command's terminal")
+        os.kill(pid, signal.SIGSTOP)  # or it would have been woken before the key
+        assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+        os.write(fd, b"go\n")
+        command = int(read_until(fd, b"I am ", b".").split(b"I am ")[1].split(b".")[0])
+        poll(lambda: is_stopped(command), "it wants the terminal")
+        os.write(fd, b"\x1a")
+        os.kill(pid, signal.SIGCONT)
+        assert os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+        assert is_stopped(command)
+        os.kill(pid, signal.SIGCONT)
+        read_until(fd, b"on\r\n")
+        os.write(fd, b"hi\n")
+        read_until(fd, b"got hi")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def test_who_is_not_stopped_is_not_woken() -> None:
     """Or Ctrl-Z at that moment would be undone. Its SIGCONT would be waiting still."""
     code = "print('up', flush=True); input(); print(open('/proc/self/status').read())"

@@ -210,18 +210,26 @@ class _Foreground:
         self.look(job)
 
     def look(self, job: Job) -> None:
-        """Is it stopped? If that was for the terminal, and we have it, it gets that; else (Ctrl-Z)
-        stop likewise, for the shell that waits for us, and go on together."""
+        """Is it stopped? If that was for the terminal, and we have it, it gets that; else (Ctrl-Z,
+        or it has come since) stop likewise, for the shell that waits for us, and go on together."""
         with contextlib.suppress(OSError):  # it has ended, or the terminal
             found = os.waitid(os.P_PID, self._theirs, os.WSTOPPED | os.WNOHANG)
             if found is None:
                 return
             ours = os.tcgetpgrp(0) in (self._mine, self._theirs)
-            if found.si_status not in _WANTED_IT or not ours:
+            if found.si_status not in _WANTED_IT or not ours or self._is_to_stop():
                 self._hand(self._theirs, self._mine)
                 os.kill(0, signal.SIGSTOP)
             self._hand(self._mine, self._theirs)
             job.send_signal(signal.SIGCONT, group=True)
+
+    def _is_to_stop(self) -> bool:
+        """Who is stopped already keeps a Ctrl-Z until it is let go on, which then is all that it
+        does: SIGCONT takes back what is pending (signal(7), sigaction(2)). Linux tells."""
+        with contextlib.suppress(OSError), open(f"/proc/{self._theirs}/status") as status:
+            pending = next(line.split()[1] for line in status if line.startswith("ShdPnd:"))
+            return bool(int(pending, 16) >> (signal.SIGTSTP - 1) & 1)
+        return False
 
     def _hand(self, giver: int, taker: int) -> None:
         # Taking it back is done from the background: SIGTTOU is blocked, where ignoring it would
