@@ -53,7 +53,7 @@ export FASTSPAWN_SANITIZE FASTSPAWN_COVERAGE FASTSPAWN_DEBUG
 unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-py test-backends test-cpython cpython test-c test-musl test-libcs tsan sweep reliability soak soak-reset soak-work fuzz \
+.PHONY: help serve test test-py test-backends test-cpython cpython test-c test-musl test-libcs tsan sweep reliability soak soak-reset soak-work fuzz fuzz-c \
 	fleet model lint \
 	typing format docs manual peers bench report check-page wheel one-wheel test-wheel cross build clean
 
@@ -133,6 +133,12 @@ soak-work: $(BUILD_STAMP) $(call group,test) ## 100,000 messages to workers that
 
 fuzz: $(BUILD_STAMP) $(call group,test) ## spoilt requests, other ones each time, for SECS=60 each test
 	FUZZ_SECS=$(or $(SECS),60) $(BIN)/python -m pytest -q tests/serve/test_spoilt_requests.py
+
+CLANG ?= clang
+fuzz-c: ## the C core's fuzz targets by libFuzzer, for SECS=60 each (CLANG=, FUZZ_TARGETS=)
+	@command -v $(CLANG) >/dev/null || { echo 'no clang: name one with CLANG=...' >&2; exit 1; }
+	@$(C_MAKE) fuzz CC=$(CLANG) NAME=fuzz FUZZ=1 SECS=$(or $(SECS),60) SANITIZE=address,undefined \
+	    REQUIRE_SANITIZER=1 $(if $(FUZZ_TARGETS),TESTS='$(FUZZ_TARGETS)')
 
 fleet: $(BUILD_STAMP) $(call group,test) ## servers behind HAProxy, killed and drained for a minute (SECS=60 RATE=100)
 	PYTHONPATH=tests:. $(BIN)/python -m fleet $(if $(SECS),--seconds $(SECS)) $(if $(RATE),--rate $(RATE)) $(ARGS)

@@ -46,6 +46,7 @@ static bool is_accepted(int *errors) {
     raw(close, fd[0]);
     *errors = fd[1];
     if (failed(page)) leave(127);
+    word_drop_page(); /* that of the template before */
     self.page = (struct fsp_snap_page *)page;
     return true;
 }
@@ -88,6 +89,7 @@ static long hand_over(int errors) {
     }
     raw(close, self.socket);
     raw(close, errors);
+    word_drop_page();
     if (r == 0) {
         const struct fsp_plan *plan = self_plan();
         join_group();
@@ -149,6 +151,7 @@ EXPORT int fastspawn_freeze(const char *const *files, int known, hook *before, h
     fflush(NULL);
     if (!apply(why, &inputs) || why || !is_accepted(&errors)) {
         raw(close, self.socket);
+        word_drop_page();
         fork_end();
         return why ? -FSP_SNAP_WHY(why) : -EAGAIN;
     }
@@ -163,6 +166,7 @@ EXPORT int fastspawn_freeze(const char *const *files, int known, hook *before, h
  * template when nobody wants it any more. */
 EXPORT int fastspawn_serve(void) {
     if (serve_forks() < 0) return 0;
+    word_drop_page();
     copies_follow();
     const struct fsp_plan *plan = self_plan();
     if (self.own_name) env_name_program(plan->argv[0]);

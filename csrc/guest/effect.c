@@ -521,6 +521,7 @@ static void stop(int before, ucontext_t *context) {
     self.reopen = reopen_all;
     self.has_opened = has_opened;
     release(serve_requests(before, watch.calls));
+    word_drop_page();
     fresh_renew_random();
     atfork_child();
     errno = error;

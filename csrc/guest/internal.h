@@ -84,6 +84,9 @@ void word_close(const struct parcel *p);
 long word_map_page(int fd);
 long word_map_plan(void);
 bool word_map(void); /* both, for `self` */
+/* In a fork that is what its request says: what is written there is believed.  Unless it may
+ * become a template, or is a resident. */
+void word_drop_page(void);
 
 /* ---- fork.c ---- */
 

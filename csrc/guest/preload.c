@@ -62,6 +62,7 @@ static int enter_main(int argc, char **argv) {
     environ = (char **)plan->envp;
     env_name_program(list[0]);
     self.own_name = before == 0;
+    word_drop_page();
     atfork_child();
     return self.main((int)(end - list), list, environ);
 }

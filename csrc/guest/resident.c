@@ -80,7 +80,7 @@ static int take_fds(const struct msghdr *msg, int fd[3]) {
 /* False: nobody wants it any more. */
 static bool receive(struct job *job) {
     struct resident *r = resident;
-    _Alignas(struct cmsghdr) char control[CMSG_SPACE(3 * sizeof(int))];
+    _Alignas(struct cmsghdr) char control[CMSG_LEN(3 * sizeof(int))]; /* no room for a fourth */
     struct iovec parts[2] = {
         {&job->told,                   sizeof job->told                      },
         {r->told + FSP_SNAP_PLAN_FROM, FSP_SNAP_PLAN_MAX - FSP_SNAP_PLAN_FROM}

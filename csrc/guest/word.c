@@ -69,7 +69,7 @@ static int take_fds(struct msghdr *msg, int fd[3]) {
 /* Wait for a message of at least the first part's size; -1: there is nobody any more.
  * The number of descriptors that came along, at most 3. */
 int word_receive(struct iovec *parts, size_t n, int fd[3]) {
-    alignas(struct cmsghdr) char control[CMSG_SPACE(3 * sizeof(int))];
+    alignas(struct cmsghdr) char control[CMSG_LEN(3 * sizeof(int))]; /* no room for a fourth */
     struct msghdr msg = {.msg_iov = parts,
                          .msg_iovlen = n,
                          .msg_control = control,
@@ -77,8 +77,10 @@ int word_receive(struct iovec *parts, size_t n, int fd[3]) {
     long r;
     do r = raw(recvmsg, self.socket, &msg, MSG_CMSG_CLOEXEC);
     while (r == -EINTR);
-    if (r < (long)parts[0].iov_len) return -1;
-    return take_fds(&msg, fd);
+    int nfds = r < 0 ? 0 : take_fds(&msg, fd);
+    if (r >= (long)parts[0].iov_len) return nfds;
+    for (int i = 0; i < nfds; i++) raw(close, fd[i]);
+    return -1;
 }
 
 /* What the program has set, or may have, since it was what the plan says. */
@@ -124,6 +126,10 @@ bool word_map(void) {
     self.page = (struct fsp_snap_page *)page;
     self.plan = (char *)plan;
     return !failed(page) && !failed(plan);
+}
+
+void word_drop_page(void) {
+    if (self.pid == 0 && !resident_is()) raw(munmap, self.page, sizeof *self.page);
 }
 
 #endif

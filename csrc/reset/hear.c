@@ -11,6 +11,7 @@
 /* ---- of its job ---- */
 
 static struct timeval time_of(int64_t us) {
+    us = fsp_resident_us(us);
     return (struct timeval){us / 1000000, us % 1000000};
 }
 
@@ -34,7 +35,7 @@ static void over(struct fsp_spawner *s, struct fsp_resident *r) {
     r->state = FSP_RESIDENT_OVER;
     r->served++;
     fsp_nest_of(r->reset, s)->done_at = sys_now();
-    r->used += (uint64_t)(u->user + u->system) * 1000;
+    r->used += (uint64_t)(fsp_resident_us(u->user) + fsp_resident_us(u->system)) * 1000;
     fsp_reset_done(s, r->reset, r->served);
     fsp_job_over(s, r->job, &status);
 }
@@ -75,13 +76,19 @@ static void fell_silent(struct fsp_spawner *s, struct fsp_resident *r) {
 
 /* ---- its words ---- */
 
+/* 0, or why it is none: -errno, whatever it says. */
+static int refusal(const struct fsp_resident_reply *reply) {
+    if (reply->kind == FSP_RESIDENT_READY && reply->version == FSP_SNAP_VERSION) return 0;
+    bool told = reply->kind == FSP_RESIDENT_REFUSED && reply->value < 0 && reply->value > -4096;
+    return told ? reply->value : -EPROTO;
+}
+
 static void greeted(struct fsp_spawner *s, struct fsp_resident *r,
                     const struct fsp_resident_reply *reply) {
-    bool refused = reply->kind == FSP_RESIDENT_REFUSED || reply->version != FSP_SNAP_VERSION;
+    int error = refusal(reply);
     if (r->state != FSP_RESIDENT_STARTING) return;
-    if (refused) {
-        fsp_reset_give_up(s, r->reset,
-                          reply->kind == FSP_RESIDENT_REFUSED ? reply->value : -EPROTO);
+    if (error < 0) {
+        fsp_reset_give_up(s, r->reset, error);
         fsp_resident_retire(s, r);
         return;
     }

@@ -21,19 +21,20 @@ void fsp_nest_failed(struct fsp_nest *nest) {
 static void born(struct fsp_spawner *s, struct fsp_fork *fork, pid_t pid) {
     struct fsp_resident *r =
         (struct fsp_resident *)((char *)fork - offsetof(struct fsp_resident, fork));
-    r->child.pid = pid > 0 ? pid : -1;
-    if (pid > 0) {
-        int pidfd = sys_pidfd_open(pid);
-        r->child.pidfd = pidfd < 0 ? -1 : pidfd;
-        if (fsp_is_refused(pidfd)) fsp_reset_give_up(s, r->reset, pidfd);
+    int error;
+    r->child = fsp_zygote_child(pid, &error);
+    if (r->child.pid > 0) {
+        if (fsp_is_refused(error)) fsp_reset_give_up(s, r->reset, error);
         uint64_t token = fsp_helper_token(&r->helper, true);
         r->unwatched = fsp_poller_watch_child(&s->poller, &r->child, token) < 0;
     }
     if (r->unwatched) fsp_kill(&r->child, 0, SIGKILL);
-    if (pid <= 0 || r->unwatched) {
+    if (r->child.pid < 0 || r->unwatched) {
         fsp_nest_failed(fsp_nest_of(r->reset, s));
         fsp_resident_retire(s, r);
-    } else
+    } else if (r->state == FSP_RESIDENT_RETIRED)
+        r->due = sys_now() + FSP_GO_NS; /* when its time was over there was nobody to kill */
+    else
         fsp_resident_rest(s, r);
     fsp_helpers_look_at(s, 0); /* one that is not there is removed then */
 }

@@ -109,8 +109,12 @@ enum fsp_birth fsp_resident_lend(struct fsp_spawner *s, struct fsp_job *job, uin
 
 /* ---- the job lets go of it ---- */
 
+static long minus(long n, int64_t before) {
+    return (long)((uint64_t)n - (uint64_t)before);
+}
+
 static struct timeval less(struct timeval t, int64_t us) {
-    int64_t left = (int64_t)t.tv_sec * 1000000 + t.tv_usec - us;
+    int64_t left = (int64_t)t.tv_sec * 1000000 + t.tv_usec - fsp_resident_us(us);
     if (left < 0) left = 0;
     return (struct timeval){left / 1000000, left % 1000000};
 }
@@ -119,12 +123,12 @@ static struct timeval less(struct timeval t, int64_t us) {
 static void subtract_before(const struct fsp_resident_usage *before, struct rusage *usage) {
     usage->ru_utime = less(usage->ru_utime, before->user);
     usage->ru_stime = less(usage->ru_stime, before->system);
-    usage->ru_minflt -= before->minor_faults;
-    usage->ru_majflt -= before->major_faults;
-    usage->ru_inblock -= before->blocks_in;
-    usage->ru_oublock -= before->blocks_out;
-    usage->ru_nvcsw -= before->waits;
-    usage->ru_nivcsw -= before->preemptions;
+    usage->ru_minflt = minus(usage->ru_minflt, before->minor_faults);
+    usage->ru_majflt = minus(usage->ru_majflt, before->major_faults);
+    usage->ru_inblock = minus(usage->ru_inblock, before->blocks_in);
+    usage->ru_oublock = minus(usage->ru_oublock, before->blocks_out);
+    usage->ru_nvcsw = minus(usage->ru_nvcsw, before->waits);
+    usage->ru_nivcsw = minus(usage->ru_nivcsw, before->preemptions);
 }
 
 static void own_ended(struct fsp_resident *r, struct fsp_job *job, bool reaped) {

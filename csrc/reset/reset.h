@@ -107,6 +107,12 @@ static inline struct fsp_resident_record *fsp_resident_record(const struct fsp_r
     return fsp_fork_record(&r->fork, r->record);
 }
 
+/* What its record says: no time before 1970, nor one that does not fit. */
+static inline int64_t fsp_resident_us(int64_t us) {
+    const int64_t most = (int64_t)1000000 * INT32_MAX;
+    return us < 0 ? 0 : us > most ? most : us;
+}
+
 /* ---- state.c ---- */
 
 static inline void fsp_reset_count(uint64_t *counter) {

@@ -191,6 +191,9 @@ static inline bool fsp_is_refused(int r) {
 /* It has no pidfd, and not for want of room: none of ours ever will. */
 bool fsp_lacks_pidfd(const struct fsp_child *child);
 
+/* Is it a child of this process, or was it one?  Not if it is somebody else's. */
+bool fsp_is_child(const struct fsp_child *child);
+
 /* Would fsp_wait reap it now?  For children without a pidfd. */
 bool fsp_has_exited(const struct fsp_child *child);
 

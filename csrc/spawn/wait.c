@@ -151,6 +151,13 @@ bool fsp_has_exited(const struct fsp_child *child) {
     return r == -ECHILD || (r == 0 && info.si_pid != 0);
 }
 
+bool fsp_is_child(const struct fsp_child *child) {
+    siginfo_t info;
+    struct rusage usage;
+    if (reap(child, WNOHANG | WNOWAIT, &info, &usage) != -ECHILD) return true;
+    return fsp_kill(child, 0, 0) == -ESRCH;
+}
+
 #ifdef __linux__
 #define PIDFD_SIGNAL_PROCESS_GROUP 4u /* Linux 6.9 */
 

@@ -73,7 +73,7 @@ static bool may_exchange(struct fsp_spawner *s, const struct fsp_zygote *z,
 }
 
 static enum fsp_refusal why_not(const struct fsp_job *job, const struct fsp_snap_reply *reply) {
-    if (reply->value) return (enum fsp_refusal)reply->value;
+    if (reply->value) return fsp_zygote_refusal(reply->value);
     return job && fsp_lacks_pidfd(&job->child) ? FSP_REFUSED_PIDFD : FSP_REFUSED_NOT;
 }
 

@@ -25,7 +25,7 @@ static void greeted(struct fsp_spawner *s, struct fsp_zygote *z, const struct fs
     if (z->state != FSP_ZYGOTE_STARTING) return;
     if (reply->kind == FSP_SNAP_REFUSED) {
         fsp_template_set_makers(z->template, said->data, said->size);
-        refused(s, z, (enum fsp_refusal)reply->value);
+        refused(s, z, fsp_zygote_refusal(reply->value));
         return;
     }
     if (reply->kind != FSP_SNAP_HELLO || reply->version != FSP_SNAP_VERSION) {

@@ -131,14 +131,24 @@ int fsp_zygote_pid_of(const struct fsp_zygote *z, const struct fsp_job *job) {
     return z->page->slot[job->from.slot].pid;
 }
 
+/* The kernel wrote the pid there, but others may: no process of somebody else is ours to signal. */
+struct fsp_child fsp_zygote_child(pid_t pid, int *error) {
+    int pidfd = pid > 0 ? sys_pidfd_open(pid) : -1;
+    struct fsp_child child = {pid, pidfd < 0 ? -1 : pidfd};
+    if (error) *error = pidfd;
+    if (pid > 0 && fsp_is_child(&child)) return child;
+    sys_close(child.pidfd);
+    return (struct fsp_child){-1, -1};
+}
+
 void fsp_zygote_answer(struct fsp_spawner *s, struct fsp_zygote *z, struct fsp_job *job) {
-    int pid = fsp_zygote_pid_of(z, job);
-    if (pid <= 0) {
-        fsp_job_has_none(s, job);
+    struct fsp_child child = fsp_zygote_child(fsp_zygote_pid_of(z, job), NULL);
+    if (child.pid > 0) {
+        fsp_job_has_child(s, job, child);
         return;
     }
-    int pidfd = sys_pidfd_open(pid);
-    fsp_job_has_child(s, job, (struct fsp_child){pid, pidfd < 0 ? -1 : pidfd});
+    z->page->slot[job->from.slot].pid = 0;
+    fsp_job_has_none(s, job);
 }
 
 void fsp_zygote_expect(struct fsp_spawner *s, struct fsp_zygote *z) {

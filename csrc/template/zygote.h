@@ -108,6 +108,12 @@ static inline struct fsp_place *fsp_place_of(struct fsp_template *t, const struc
     return &t->at[s - s->engine->spawner];
 }
 
+/* Whatever a process says: it has one of those that there are. */
+static inline enum fsp_refusal fsp_zygote_refusal(int32_t said) {
+    bool known = said > FSP_REFUSED_NOT && said <= FSP_REFUSED_PIDFD;
+    return known ? (enum fsp_refusal)said : FSP_REFUSED_BUILD;
+}
+
 /* Something is to be done about it at this time. */
 static inline void fsp_zygote_set_due(struct fsp_spawner *s, struct fsp_zygote *z, uint64_t at) {
     z->due = at;
@@ -189,6 +195,9 @@ void fsp_zygote_await(struct fsp_spawner *s, struct fsp_zygote *z, struct fsp_jo
 struct fsp_job *fsp_zygote_next_asked(struct fsp_zygote *z);
 /* Of the fork, by the page; 0: there is none. */
 int fsp_zygote_pid_of(const struct fsp_zygote *z, const struct fsp_job *job);
+/* The process that the page tells of, and what pidfd_open(2) said; its pid is -1 if there is none,
+ * or none that is a child of ours. */
+struct fsp_child fsp_zygote_child(pid_t pid, int *error);
 /* The job hears whether there is one. */
 void fsp_zygote_answer(struct fsp_spawner *s, struct fsp_zygote *z, struct fsp_job *job);
 

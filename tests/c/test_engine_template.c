@@ -219,6 +219,40 @@ static void limits_and_cancels(void) {
 }
 
 /* Its own /proc/self must be open to it, as after an exec. */
+/* What is written there the engine believes (snapshot.h). */
+static void forks_do_not_have_the_page(void) {
+    static struct heard one;
+    static const struct {
+        const char *script;
+        unsigned flags;
+    } cases[] = {
+        {"while read -r line; do echo \"$line\"; done </proc/self/maps", 0                  },
+        {NULL,                                                           FSP_TEMPLATE_EFFECT},
+    };
+    for (size_t i = 0; i < LENGTH(cases); i++) {
+        struct fsp_spec spec =
+            cases[i].script ? SHELL(cases[i].script) : COMMAND("/bin/cat", "/proc/self/maps");
+        struct fsp_engine *e = listen_engine(1);
+        struct fsp_job_options options = listen_options();
+        spec.flags |= FSP_FLAG_SETSID;
+        struct fsp_plan *plan = support_plan(&spec);
+        one = (struct heard){0};
+        options.user = &one;
+        CHECK_INT(fsp_template_new(e, plan, NULL, library, 20 * SECOND, cases[i].flags,
+                                   &options.snapshot),
+                  0);
+        CHECK(WAIT_UNTIL(state_of(options.snapshot).ready));
+        CHECK_INT(fsp_engine_submit(e, plan, &options, &one.job), 0);
+        CHECK(listen_to_end(e, &one, 1));
+        CHECK(one.all[0].len && strstr(one.all[0].data, "preload.so"));
+        CHECK(one.all[0].len && !strstr(one.all[0].data, "memfd:"));
+        listen_free(&one, 1);
+        fsp_template_free(options.snapshot);
+        fsp_plan_unref(plan);
+        fsp_engine_free(e);
+    }
+}
+
 static void another_user(void) {
     static struct heard one;
     if (geteuid() != 0) return;
@@ -772,6 +806,7 @@ int main(int argc, char **argv) {
     RUN(jobs_of_each_kind);
     RUN(many_jobs_on_many_spawners);
     RUN(limits_and_cancels);
+    RUN(forks_do_not_have_the_page);
     RUN(another_user);
     RUN(a_plan_that_fits_no_message);
     RUN(the_engine_stops_first);
