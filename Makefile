@@ -20,7 +20,7 @@ C_MAKE := $(MAKE) --no-print-directory -j $(JOBS) -f tests/c/Makefile
 
 MODULE_INPUTS := pyproject.toml setup.py $(wildcard csrc/*.[ch] csrc/*/*.[ch] \
 	src/fastspawn/*.pxd src/fastspawn/_core/*.[ph]*)
-C_FILES := $(wildcard csrc/*.[ch] csrc/*/*.[ch] tests/c/*.[ch] tests/children/*.[ch] tests/soak/*.[ch] \
+C_FILES := $(wildcard csrc/*.[ch] csrc/*/*.[ch] tests/c/*.[ch] tests/c/far/*.[ch] tests/children/*.[ch] tests/soak/*.[ch] \
 	bench/*.[ch] examples/*/*.[ch] src/fastspawn/_core/*.h src/fastspawn/include/*/*.h)
 PY_FILES := $(wildcard src tests bench examples docs setup.py)
 COMPILERS ?= $(or $(strip $(foreach cc,gcc clang,$(if $(shell command -v $(cc)),$(cc)))),cc)

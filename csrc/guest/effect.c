@@ -506,7 +506,7 @@ static void unwatch(void) {
     for (size_t i = 0; i < NWATCHED; i++)
         raw(rt_sigaction, watched_signals[i], &watch.own[i], NULL, sizeof watch.own[i].mask);
     raw(prctl, PR_SET_TSC, PR_TSC_ENABLE, 0, 0, 0);
-    fresh_show();
+    if (!fresh_show()) serve_refuse(FSP_REFUSED_MEMORY); /* forks write there */
     if (watch.vdso) raw(mprotect, watch.vdso, watch.vdso_size, PROT_READ | PROT_EXEC);
 }
 

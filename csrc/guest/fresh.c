@@ -63,8 +63,8 @@ bool fresh_is_hidden(const void *at) {
     return fresh.hidden && (uintptr_t)at - (uintptr_t)fresh.hidden < PAGE;
 }
 
-void fresh_show(void) {
-    raw(mprotect, fresh.hidden, PAGE, PROT_READ | PROT_WRITE);
+bool fresh_show(void) {
+    return raw(mprotect, fresh.hidden, PAGE, PROT_READ | PROT_WRITE) == 0;
 }
 
 /* ---- in a fork ---- */

@@ -134,7 +134,7 @@ bool fresh_is_seeded_by_address(void);
 /* Let reading AT_RANDOM of this auxiliary vector be a fault, until it is shown. */
 bool fresh_hide(void *auxv);
 bool fresh_is_hidden(const void *at);
-void fresh_show(void);
+bool fresh_show(void);
 /* In a fork: new bytes of AT_RANDOM; before main also a heap that begins elsewhere, and the size of
  * what its stack shall leave free. */
 void fresh_renew_random(void);

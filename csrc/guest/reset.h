@@ -118,6 +118,7 @@ struct resident {
     bool came[3];    /* of 0 to 2: it is the job's */
     bool touched[3]; /* it is something else by now */
     bool leads_session;
+    int ending; /* its status, until it is told */
 
     /* pages.c */
     struct region region[MAX_REGIONS];
@@ -212,10 +213,18 @@ void *reset_map(size_t size);
 void reset_unmap(void *at, size_t size);
 /* A descriptor of ours, out of the program's way; it takes `fd`.  -errno. */
 int reset_keep(int fd);
-/* What was not put back is nobody's next process: it ends, and is made anew. */
+/* What was not put back is nobody's next process: it ends, with the status of a job that is not
+ * done yet, and is made anew. */
 static inline void reset_must(long r) {
     if (is_error(r))
-        for (;;) raw(exit_group, 0);
+        for (;;) raw(exit_group, resident->ending);
+}
+/* See dup3(2): it may have to be asked again. */
+static inline long reset_dup(int fd, int target, int flags) {
+    long r;
+    do r = raw(dup3, fd, target, flags);
+    while (r == -EINTR || r == -EBUSY);
+    return r;
 }
 static inline bool reset_is_own(long fd) {
     return fd >= resident->high;

@@ -99,18 +99,21 @@ static bool receive(struct job *job) {
 
 /* ---- a job begins ---- */
 
-static void place(const struct job *job) {
+/* False: it cannot have them. */
+static bool place(const struct job *job) {
     struct resident *r = resident;
-    for (int i = 0; i < 3; i++) {
+    long done = 0;
+    for (int i = 0; i < 3 && done >= 0; i++) {
         int from = job->told.fd[i];
         r->touched[i] = from != FSP_SNAP_OWN;
         r->came[i] = from >= 0 && from < job->nfds;
         if (r->came[i])
-            raw(dup3, job->fd[from], i, 0);
+            done = reset_dup(job->fd[from], i, 0);
         else if (from == FSP_SNAP_NULL)
-            raw(dup3, r->null, i, 0);
+            done = reset_dup(r->null, i, 0);
     }
     for (int i = 0; i < job->nfds; i++) raw(close, job->fd[i]);
+    return done >= 0;
 }
 
 /* As the program may write over it, each job has it anew. */
@@ -156,7 +159,7 @@ static _Noreturn void wait_for_job(void) {
     struct resident *r = resident;
     struct job job;
     if (is_signalled() || !receive(&job) || is_signalled()) end();
-    place(&job);
+    if (!place(&job)) end(); /* it has not begun: another does it */
     r->number = job.told.number;
     r->calls = 0;
     raw(getrusage, RUSAGE_SELF, &r->base);
@@ -207,10 +210,12 @@ static void restore(void) {
 
 static _Noreturn void ended(int status) {
     struct resident *r = resident;
+    r->ending = status;
     state_let_go();
     note_use();
     r->record->status = status << 8;
     r->record->done = r->number;
+    r->ending = 0;
     if (r->checked) restore(); /* what it tells is of this job then */
     reset_send(FSP_RESIDENT_DONE, status);
     if (!r->checked) restore();
@@ -313,7 +318,7 @@ static void be_born(char *sp) {
 
 static int choose_high(void) {
     struct rlimit limit = {0};
-    raw(prlimit64, 0, RLIMIT_NOFILE, NULL, &limit);
+    if (raw(prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) < 0) return HIGH;
     return limit.rlim_cur < HIGH + HIGH / 4 ? (int)(limit.rlim_cur / 2) : HIGH;
 }
 

@@ -76,7 +76,7 @@ static int freeze_fds(void) {
 }
 
 static void put_back(const struct frozen *f) {
-    reset_must(raw(dup3, f->saved, f->fd, f->flags));
+    reset_must(reset_dup(f->saved, f->fd, f->flags));
 }
 
 static void restore_offsets(void) {
@@ -104,7 +104,7 @@ static void close_made(void) {
 void state_let_go(void) {
     struct resident *r = resident;
     for (int i = 0; i < 3; i++)
-        if (r->touched[i]) reset_must(raw(dup3, r->rest[i], i, 0));
+        if (r->touched[i]) reset_must(reset_dup(r->rest[i], i, 0));
     for (struct frozen *f = r->frozen; f < r->frozen + r->nfrozen; f++) {
         if (f->follows || f->gone) put_back(f); /* what is there may be a copy of the job's */
         f->gone = false;

@@ -8,6 +8,13 @@
 
 #include "support.h"
 
+#ifdef __linux__
+#include "far.h"
+
+#include <stdio.h>
+#include <sys/shm.h>
+#endif
+
 #define TRACE    8192
 #define SITES    1024
 #define CHILDREN 4096 /* at a time, as far as their pids go */
@@ -112,15 +119,76 @@ static void number_sites(void) {
     for (int i = 0; i < last_entry - first_entry; i++) first_entry[i]->number = i;
 }
 
+/* ---- those of another program ---- */
+
+static bool far_wanted;
+static struct far_page *far;
+static struct site far_site[FAR_SITES]; /* for good: a page goes with its process */
+static char far_file[FAR_SITES][sizeof far->site->file];
+static int nfar;
+
+void faults_also_far(void) {
+    far_wanted = true;
+}
+
+/* Until the last process that has it ends. */
+static void open_far(void) {
+    static char variable[32]; /* the environment's from here on */
+    int shm = far_wanted && far == NULL ? shmget(IPC_PRIVATE, sizeof *far, IPC_CREAT | 0600) : -1;
+    if (shm >= 0) far = shmat(shm, NULL, 0);
+    if (far == (void *)-1) _exit(98);
+    if (shm >= 0) shmctl(shm, IPC_RMID, NULL);
+    if (shm < 0) return;
+    snprintf(variable, sizeof variable, FAR_VARIABLE "=%d", shm);
+    putenv(variable);
+}
+
+static void close_far(void) {
+    if (far) shmdt(far);
+    far = NULL;
+}
+
+static bool is_far(const struct site *site) {
+    return site >= far_site && site < far_site + FAR_SITES;
+}
+
+static void arm_far(const struct site *at, int err, long first, long count) {
+    open_far();
+    if (far == NULL) return;
+    for (int i = 0; i < far->nsites; i++) far->site[i].asked = 0;
+    far->seen = 0;
+    far->err = err;
+    far->first = first;
+    far->count = count;
+    __atomic_store_n(&far->armed, at && is_far(at) ? (int)(at - far_site) : -1, __ATOMIC_RELEASE);
+}
+
+static void disarm_far(void) {
+    if (far) __atomic_store_n(&far->armed, -1, __ATOMIC_RELEASE);
+}
+
+static const struct site *site_far(int number) {
+    for (; far && nfar < far->nsites; nfar++) {
+        memcpy(far_file[nfar], far->site[nfar].file, sizeof far_file[nfar]);
+        far_site[nfar] = (struct site){far_file[nfar], far->site[nfar].line,
+                                       (int)(last_entry - first_entry) + nfar};
+    }
+    return number < nfar ? &far_site[number] : NULL;
+}
+
 const struct site *faults_site(int number) {
-    return number < last_entry - first_entry ? first_entry[number] : NULL;
+    int own = (int)(last_entry - first_entry);
+    return number < own ? first_entry[number] : site_far(number - own);
 }
 
 long faults_asked(const struct site *site) {
+    if (is_far(site)) return far ? far->site[site - far_site].asked : 0;
     return __atomic_load_n(&faults->site[site->number].asked, __ATOMIC_RELAXED);
 }
 
 const char *faults_call(const struct site *site) {
+    if (is_far(site))
+        return far && far->site[site - far_site].asked ? far->site[site - far_site].call : NULL;
     return __atomic_load_n(&faults->site[site->number].call, __ATOMIC_RELAXED);
 }
 
@@ -135,6 +203,11 @@ static bool is_elsewhere(void) {
 }
 
 static void number_sites(void) {}
+static void close_far(void) {}
+static void disarm_far(void) {}
+static void arm_far(const struct site *at, int err, long first, long count) {
+    (void)at, (void)err, (void)first, (void)count;
+}
 
 #endif
 
@@ -170,6 +243,7 @@ static void arm(const char *name, const struct site *at, int err, long first, lo
     faults->err = err;
     faults->first = first;
     faults->count = count;
+    arm_far(at, err, first, count);
     fsp_fault_set(hook);
 }
 
@@ -189,11 +263,13 @@ void faults_spare_this_thread(void) {
 }
 
 void faults_off(void) {
+    disarm_far();
     fsp_fault_set(NULL);
 }
 
 void faults_count_anew(void) {
     faults_off();
+    close_far();
     if (faults) munmap(faults, sizeof *faults);
     faults = NULL;
 }

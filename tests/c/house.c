@@ -8,11 +8,13 @@
 #include <libgen.h>
 #include <stdio.h>
 
+const char *house_object = "preload.so";
+
 const char *library(void) {
     static char path[PATH_MAX];
     char copy[PATH_MAX];
     snprintf(copy, sizeof copy, "%s", support_self);
-    snprintf(path, sizeof path, "%s/preload.so", dirname(dirname(dirname(copy))));
+    snprintf(path, sizeof path, "%s/%s", dirname(dirname(dirname(copy))), house_object);
     return path;
 }
 

@@ -18,7 +18,8 @@ struct house {
     struct fsp_reset *r;
 };
 
-/* What templates load, as the Makefile made it. */
+/* What templates load, as the Makefile made it: `house_object`. */
+extern const char *house_object;
 const char *library(void);
 
 struct house open_house(unsigned spawners); /* its template is ready */

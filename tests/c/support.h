@@ -128,6 +128,8 @@ long faults_count_of(const char *name);
 
 /* The same for one place (sites.h), whatever it calls. */
 void faults_arm_at(const struct site *site, int err, long first, long count);
+/* From now on also those of what templates load, if it is sweep.so (far.h). */
+void faults_also_far(void);
 /* All places that there are: the first, the one after; NULL past the last. */
 const struct site *faults_site(int number);
 /* How often they asked since the latest faults_arm, and for what (NULL: never). */

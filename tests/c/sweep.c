@@ -241,6 +241,32 @@ void sweep_may_leave_out(const char *path) {
     for (int i = 0; faults_site(i); i++) seen[i].may_be_left_out |= is_of(faults_site(i), path);
 }
 
+void sweep_never_refuses(const char *path, const char *call) {
+    for (int i = 0; faults_site(i); i++) {
+        if (!is_of(faults_site(i), path) || !seen[i].call || strcmp(seen[i].call, call) != 0)
+            continue;
+        seen[i].scene = NULL;
+        seen[i].may_be_left_out = true;
+    }
+}
+
+size_t sweep_come_to(const char *path, size_t *all) {
+    const struct site *site;
+    char left[800] = "";
+    size_t n = 0, len = 0;
+    *all = 0;
+    for (int i = 0; (site = faults_site(i)); i++) {
+        if (!is_of(site, path)) continue;
+        ++*all;
+        n += seen[i].asked > 0;
+        if (seen[i].asked == 0 && len + 60 < sizeof left)
+            len += (size_t)snprintf(left + len, sizeof left - len, " %s:%d",
+                                    site->file + strlen(path), site->line);
+    }
+    tap_note("no scene comes to:%s", left);
+    return n;
+}
+
 void sweep_tell(void) {
     tap_note("%ld places that call out, %ld answers instead of what they ask for", places,
              answers_given);

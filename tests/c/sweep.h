@@ -37,6 +37,12 @@ void sweep_places(const char *path, bool all);
 /* Those of this file are come to where there is a tracer: here they may be left out. */
 void sweep_may_leave_out(const char *path);
 
+/* In this file this call cannot be refused. */
+void sweep_never_refuses(const char *path, const char *call);
+
+/* Of the places whose path begins so, how many does a scene come to?  The others are told. */
+size_t sweep_come_to(const char *path, size_t *all);
+
 /* Are all places in rooms that some program sweeps? */
 void each_place_is_in_a_room_that_is_swept(void);
 
