@@ -476,7 +476,7 @@ static void reopen(int fd, uint32_t slot) {
     *digit = (char)('0' + fd % 10);
     long cloexec = raw(fcntl, fd, F_GETFD), at = raw(lseek, fd, 0, SEEK_CUR);
     long own = raw(openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
-    if (own < 0) serve_fail(slot, own, fd);
+    if (own < 0) word_fail(slot, own, fd);
     raw(lseek, own, at, SEEK_SET);
     raw(dup3, own, fd, cloexec & FD_CLOEXEC ? O_CLOEXEC : 0);
     raw(close, own);

@@ -27,7 +27,7 @@ static size_t list_moves(const struct parcel *p, struct fsp_move *moves, int *nu
         if (from == FSP_SNAP_OWN) continue;
         if (from == FSP_SNAP_NULL) {
             if (*null < 0) *null = (int)raw(openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC, 0);
-            if (*null < 0) serve_fail(p->request.slot, *null, i);
+            if (*null < 0) word_fail(p->request.slot, *null, i);
             moves[n++] = (struct fsp_move){*null, i};
         } else
             moves[n++] = (struct fsp_move){p->fd[from], i};

@@ -74,6 +74,8 @@ long word_say(struct fsp_snap_reply *reply, const struct inputs_packed *inputs, 
 void word_tell(enum fsp_snap_kind kind, uint32_t slot, int value);
 /* This is a template process, after so many calls.  False: there is no room for its inputs. */
 bool word_greet(int value, unsigned calls);
+/* In a fork: it cannot be what it should; descriptor `index` is why. */
+_Noreturn void word_fail(uint32_t slot, long error, int index);
 /* Wait for a message of at least the first part's size; -1: there is nobody any more.
  * The number of descriptors that came along, at most 3. */
 int word_receive(struct iovec *parts, size_t n, int fd[3]);
@@ -111,8 +113,6 @@ int serve_forks(void);
 /* Tell the spawner that this is a template process, after so many calls, and serve.  Returns in a
  * fork. */
 uint32_t serve_requests(int value, unsigned calls);
-/* In a fork: it cannot be what it should; descriptor `index` is why. */
-_Noreturn void serve_fail(uint32_t slot, long error, int index);
 /* This cannot be what was asked for. */
 _Noreturn void serve_refuse(enum fsp_refusal why);
 

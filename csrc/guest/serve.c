@@ -52,14 +52,6 @@ void serve_refuse(enum fsp_refusal why) {
     for (;;) leave(0);
 }
 
-void serve_fail(uint32_t slot, long error, int index) {
-    volatile struct fsp_error *e = &self.page->slot[slot].error;
-    e->index = index;
-    e->stage = FSP_STAGE_FDS;
-    e->err = (int)-error;
-    for (;;) leave(127);
-}
-
 uint32_t serve_requests(int value, unsigned calls) {
     fork_prepare();
     enum fsp_refusal why = fork_refusal();

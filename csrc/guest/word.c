@@ -56,6 +56,14 @@ bool word_greet(int value, unsigned calls) {
     return true;
 }
 
+void word_fail(uint32_t slot, long error, int index) {
+    volatile struct fsp_error *e = &self.page->slot[slot].error;
+    e->index = index;
+    e->stage = FSP_STAGE_FDS;
+    e->err = (int)-error;
+    for (;;) leave(127);
+}
+
 /* ---- from it ---- */
 
 static int take_fds(struct msghdr *msg, int fd[3]) {
