@@ -7,26 +7,11 @@
 #ifndef FSP_CALL_H
 #define FSP_CALL_H
 
+#include "dispatch.h"
 #include "reset.h"
 
 #ifdef FSP_HAVE_RESIDENTS
 #define SYS_BIT SIGNAL_BIT(SIGSYS)
-
-struct call {
-    long nr, arg[6];
-    ucontext_t *context;
-    long result;
-};
-
-static inline bool call_pass(struct call *c) {
-    const long *a = c->arg;
-    c->result = raw6(c->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
-    return true;
-}
-
-static inline bool call_pass_if(struct call *c, bool undone) {
-    return undone && call_pass(c);
-}
 
 static inline bool call_answer(struct call *c, long result) {
     c->result = result;

@@ -4,14 +4,11 @@
  * Nothing is undone: it is what a fork that came here would be, and goes on as one, with the very
  * call that a resident could not make.  What was ours in it goes.
  */
+#include "dispatch.h"
 #include "reset.h"
 
 #ifdef FSP_HAVE_RESIDENTS
 #include <sys/prctl.h>
-
-#ifndef PR_SET_SYSCALL_USER_DISPATCH
-#define PR_SET_SYSCALL_USER_DISPATCH 59
-#endif
 
 /* Each such handler blocks SIGSYS, as the program has asked for. */
 static void give_masks(void) {
@@ -47,7 +44,7 @@ void reset_leave(long before, ucontext_t *context) {
     reset_send(FSP_RESIDENT_LEFT, (int)before);
     for (int i = 0; i < r->nown; i++) raw(close, r->own[i]); /* with it, all protection of pages */
     for (size_t i = 0; i < r->nfrozen; i++) raw(close, r->frozen[i].saved);
-    raw(prctl, PR_SET_SYSCALL_USER_DISPATCH, 0, 0, 0, 0);
+    raw(prctl, PR_SET_SYSCALL_USER_DISPATCH, DISPATCH_OFF, 0, 0, 0);
     give_masks();
     frozen_leave();
     if (r->blocks_sigsys) *(uint64_t *)&context->uc_sigmask |= SIGNAL_BIT(SIGSYS);

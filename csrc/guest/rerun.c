@@ -19,9 +19,6 @@
 #include <linux/futex.h>
 #include <sys/prctl.h>
 
-#ifndef PR_SET_SYSCALL_USER_DISPATCH
-#define PR_SET_SYSCALL_USER_DISPATCH 59
-#endif
 #ifndef SYS_USER_DISPATCH
 #define SYS_USER_DISPATCH 2
 #endif
@@ -43,9 +40,6 @@
 #ifndef SYS_epoll_pwait2
 #define SYS_epoll_pwait2 441
 #endif
-
-#define SA_KERNEL_RESTORER 0x04000000
-#define SYSCALL_SIZE       2
 
 /* ---- the table: a call, and what is done about it ---- */
 
@@ -434,9 +428,9 @@ int rerun_watch(void) {
         raw(rt_sigaction, sig, &frozen, NULL, sizeof frozen.mask);
     }
     r->masks_sigsys = r->masked_sigsys;
-    r->selector = 1; /* SYSCALL_DISPATCH_FILTER_BLOCK */
-    return (int)raw(prctl, PR_SET_SYSCALL_USER_DISPATCH, 1, __ehdr_start, etext - __ehdr_start,
-                    &r->selector);
+    r->selector = DISPATCH_BLOCK;
+    return (int)raw(prctl, PR_SET_SYSCALL_USER_DISPATCH, DISPATCH_ON, __ehdr_start,
+                    etext - __ehdr_start, &r->selector);
 }
 
 #endif

@@ -1,0 +1,75 @@
+/*
+ * dispatch.h - a system call that comes as a signal (Syscall User Dispatch, Linux 5.11, x86-64),
+ * and the files that carry some out for a program that is watched on its way to its first effect.
+ *
+ *   effect.c    the watch: its signals come here, and it ends before the first effect
+ *   pure.c      the calls that are none: made, and what they make of the process noted
+ *   watched.c   the signals by which it is watched, and what the program believes of them
+ *   held.c      locks that the program holds where it stops
+ *
+ * Those of a resident are in call.h.
+ */
+#ifndef FSP_GUEST_DISPATCH_H
+#define FSP_GUEST_DISPATCH_H
+
+#include "internal.h"
+
+#if defined(__linux__) && defined(__x86_64__)
+#include <ucontext.h>
+
+#ifndef PR_SET_SYSCALL_USER_DISPATCH
+#define PR_SET_SYSCALL_USER_DISPATCH 59
+#endif
+#define DISPATCH_OFF   0
+#define DISPATCH_ON    1
+#define DISPATCH_ALLOW 0 /* of the selector */
+#define DISPATCH_BLOCK 1
+
+#define SA_KERNEL_RESTORER 0x04000000
+#define SYSCALL_SIZE       2 /* of the instruction */
+
+struct call {
+    long nr, arg[6];
+    ucontext_t *context;
+    long result;
+};
+
+static inline bool call_pass(struct call *c) {
+    const long *a = c->arg;
+    c->result = raw6(c->nr, a[0], a[1], a[2], a[3], a[4], a[5]);
+    return true;
+}
+
+static inline bool call_pass_if(struct call *c, bool allowed) {
+    return allowed && call_pass(c);
+}
+
+/* ---- pure.c ---- */
+
+/* False: it is an effect, and was not made. */
+bool pure_make(struct call *c);
+/* What was opened so, and is open. */
+bool pure_has_opened(int fd);
+void pure_reopen(uint32_t slot); /* in a fork */
+
+/* ---- watched.c ---- */
+
+typedef void signal_handler(int sig, siginfo_t *info, void *context);
+
+long watched_install(signal_handler *on_call, signal_handler *on_fault);
+void watched_restore(void);
+/* What the program believes it has blocked of them. */
+uint64_t watched_blocked(void);
+/* Calls of the program that are about signals. */
+bool watched_set_action(struct call *c);
+bool watched_set_mask(struct call *c);
+bool watched_set_stack(struct call *c);
+
+/* ---- held.c ---- */
+
+/* Once; not FSP_REFUSED_NOT: there are too many, or they cannot be looked for. */
+enum fsp_refusal held_find(void);
+void held_give(void); /* in a fork: they are this thread's */
+
+#endif
+#endif
