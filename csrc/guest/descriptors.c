@@ -110,7 +110,7 @@ bool fds_open_2(struct call *c) {
 }
 
 bool fds_close(struct call *c) {
-    long fd = c->arg[0];
+    int fd = (int)c->arg[0];
     if (reset_is_own(fd)) return call_answer(c, -EBADF);
     note_gone(fd);
     if (state_made(fd)) resident->made[fd] = false;
@@ -134,10 +134,11 @@ bool fds_close_range(struct call *c) {
 bool fds_place(struct call *c) {
     if (reset_is_own((int)c->arg[0])) return call_answer(c, -EBADF);
     if (reset_is_own((int)c->arg[1])) return false;
-    if (c->arg[0] != c->arg[1]) note_gone(c->arg[1]);
+    bool moves = (int)c->arg[0] != (int)c->arg[1];
+    if (moves) note_gone((int)c->arg[1]);
     resident->makes = true;
     call_pass(c);
-    if (c->result >= 0 && c->arg[0] != c->arg[1]) note_made(c->result);
+    if (c->result >= 0 && moves) note_made(c->result);
     return true;
 }
 
@@ -148,7 +149,7 @@ static bool is_jobs(long fd) {
 }
 
 bool fds_control(struct call *c) {
-    long fd = c->arg[0];
+    int fd = (int)c->arg[0];
     if (reset_is_own(fd)) return call_answer(c, -EBADF);
     switch (c->arg[1]) {
     case F_DUPFD:
@@ -179,7 +180,7 @@ bool fds_control(struct call *c) {
 }
 
 bool fds_control_device(struct call *c) {
-    long fd = c->arg[0];
+    int fd = (int)c->arg[0];
     if (reset_is_own(fd)) return call_answer(c, -EBADF);
     switch ((unsigned)c->arg[1]) {
     case 0x5401:     /* TCGETS */

@@ -226,8 +226,9 @@ static inline long reset_dup(int fd, int target, int flags) {
     while (r == -EINTR || r == -EBUSY);
     return r;
 }
+/* The upper half of a register says nothing of a descriptor: the kernel does not look at it. */
 static inline bool reset_is_own(long fd) {
-    return fd >= resident->high;
+    return (int)fd >= resident->high;
 }
 void reset_send(uint32_t kind, int value);
 

@@ -219,6 +219,38 @@ static int places(void) {
     return 0;
 }
 
+/* By each call that takes a number, also below a directory, and with more in its register. */
+static int hidden(void) {
+    struct stat at;
+    struct statx more;
+    long high = OURS | 1L << 40, low = OURS | -1L << 32, none = 0xffffff9c; /* AT_FDCWD */
+    long fds[] = {
+        fstat(OURS, &at),
+        fstatat(OURS, "", &at, AT_EMPTY_PATH),
+        statx(OURS, "", AT_EMPTY_PATH, STATX_TYPE, &more),
+        fchdir(OURS),
+        syscall(SYS_close, high),
+        syscall(SYS_close, low),
+        syscall(SYS_fcntl, low, F_GETFD),
+        syscall(SYS_dup, low),
+    };
+    int told = 0;
+    for (size_t i = 0; i < sizeof fds / sizeof *fds; i++) told += fds[i] == -1 && errno == EBADF;
+    int self = (int)syscall(SYS_openat, none, "/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    printf("%d %d %ld\n", told, self > 2, syscall(SYS_close, self | 1L << 40));
+    return 0;
+}
+
+/* What is below one of ours. */
+static int below(void) {
+    int there = openat(OURS, "x", O_RDONLY) < 0 && errno == EBADF;
+    there += mkdirat(OURS, "x", 0700) < 0 && errno == EBADF;
+    there += linkat(AT_FDCWD, "/proc/self/exe", OURS, "x", 0) < 0 && errno == EBADF;
+    there += symlinkat("x", OURS, "x") < 0 && errno == EBADF;
+    printf("%d\n", there);
+    return 0;
+}
+
 static int polls(void) {
     struct pollfd fds[2] = {
         {.fd = -1},
@@ -269,6 +301,8 @@ int main(int argc, char **argv) {
     if (strcmp(how, "huge") == 0) return huge();
     if (strcmp(how, "deep") == 0) return printf("%d\n", dive(1000)) < 0;
     if (strcmp(how, "places") == 0) return places();
+    if (strcmp(how, "hidden") == 0) return hidden();
+    if (strcmp(how, "below") == 0) return below();
     if (strcmp(how, "polls") == 0) return polls();
     if (strcmp(how, "selects") == 0) return selects();
     if (strcmp(how, "begins") == 0) return begins();

@@ -689,17 +689,19 @@ OURS = {
     "polls": b"1 1\n",
     "selects": b"-1 1\n",
     "begins": b"0 -1 0 0 -1\n",
+    "hidden": b"8 1 0\n",
+    "below": b"4\n",
 }
 
 
 @pytest.mark.parametrize("way", OURS)
 def test_what_is_ours_is_not_open(compiled: Callable[[str], str], way: str) -> None:
-    """The kernel answers that, once it has left, to those that wait for several."""
+    """The kernel answers that, once it has left, to those that wait for several, and for names."""
     command = [compiled("holes"), way]
     with Template(command) as template, template.resident(CHECKED) as resident:
         outcome = resident.run()
         assert answer(outcome) == (0, OURS[way], b"")
-        assert (outcome.left is not None) == (way in ("polls", "selects"))
+        assert (outcome.left is not None) == (way in ("polls", "selects", "below"))
 
 
 # ---- memory that was there before ----------------------------------------------------------------
