@@ -84,6 +84,9 @@ bool word_request(struct parcel *p);
 void word_close(const struct parcel *p);
 /* The page that is shared with the spawner, and room for a plan: addresses, or -errno. */
 long word_map_page(int fd);
+/* In a resident: the n-th record, and nothing of the page but what lies around it. */
+struct fsp_resident_record *word_keep_record(uint32_t n);
+void word_drop_record(const struct fsp_resident_record *record); /* once it is none */
 long word_map_plan(void);
 bool word_map(void); /* both, for `self` */
 /* In a fork that is what its request says: what is written there is believed.  Unless it may

@@ -32,6 +32,7 @@ static void unmap_all(void) {
     reset_unmap(r->maps, r->maps_size);
     reset_unmap(r->in_image, r->image_pages);
     raw(munmap, r->image, r->image_pages * PAGE);
+    word_drop_record(r->record);
     resident = NULL;
     reset_unmap(r, sizeof *r);
 }

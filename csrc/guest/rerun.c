@@ -53,8 +53,8 @@ enum how {
     BELOW,     /* works on a name below a directory: the first argument */
     BELOW_TWO, /* the first and the third */
     BELOW_SECOND,
-    MAKES,     /* a descriptor, which is closed */
-    MAKES_OF,  /* one of another */
+    MAKES,    /* a descriptor, which is closed */
+    MAKES_OF, /* one of another */
     MAKES_PIPE,
     MAKES_PAIR,
     OPENS,

@@ -15,7 +15,7 @@ static void reside(const struct parcel *p) {
     if (self.reopen) self.reopen(p->request.slot);
     resident_live(&(struct residence){
         .socket = p->nfds ? p->fd[0] : -1,
-        .record = &self.page->resident[(uint32_t)p->request.fd[1] % FSP_SNAP_RECORDS],
+        .record = word_keep_record((uint32_t)p->request.fd[1]),
         .flags = p->request.flags,
         .plan = self.plan,
         .is_reopened = self.has_opened,

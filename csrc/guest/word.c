@@ -123,6 +123,26 @@ long word_map_page(int fd) {
     return raw(mmap, NULL, sizeof *self.page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 }
 
+/* Where it lies, in whole pages. */
+static struct range around(const struct fsp_resident_record *record) {
+    uintptr_t from = (uintptr_t)record, end = (uintptr_t)(record + 1);
+    return (struct range){from & ~(uintptr_t)4095, (end + 4095) & ~(uintptr_t)4095};
+}
+
+struct fsp_resident_record *word_keep_record(uint32_t n) {
+    struct fsp_resident_record *record = &self.page->resident[n % FSP_SNAP_RECORDS];
+    struct range kept = around(record);
+    uintptr_t from = (uintptr_t)self.page, end = from + (sizeof *self.page + 4095) / 4096 * 4096;
+    if (kept.start > from) raw(munmap, from, kept.start - from);
+    if (kept.end < end) raw(munmap, kept.end, end - kept.end);
+    return record;
+}
+
+void word_drop_record(const struct fsp_resident_record *record) {
+    struct range kept = around(record);
+    raw(munmap, kept.start, kept.end - kept.start);
+}
+
 long word_map_plan(void) {
     return raw(mmap, NULL, FSP_SNAP_PLAN_MAX, PROT_READ | PROT_WRITE,
                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
