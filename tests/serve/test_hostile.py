@@ -291,7 +291,7 @@ def has_namespaces() -> bool:
     return False
 
 
-@pytest.mark.parametrize("way", ["direct"])
+@pytest.mark.parametrize("way", ["direct", "main", "warm", "pool"])
 def test_a_pid_namespace_keeps_it_from_everyone(hostile: Hostile, way: str) -> None:
     """Of the same account as the server: other processes are none that it could name, with a /proc
     of its own."""
