@@ -272,11 +272,16 @@ static void shared(void) {
 
 /* A grandchild out of its group and its session, that keeps the pipes. */
 static void leave(void) {
+    int gone[2];
+    char byte;
+    if (pipe(gone) < 0) return;
     pid_t child = fork();
     if (child == 0) {
         setsid();
+        ignored(write(gone[1], "", 1));
         for (;;) sleep(60);
     }
+    ignored(read(gone[0], &byte, 1)); /* before that it would end with the group */
     printf("%d\n", child);
 }
 
