@@ -53,7 +53,7 @@ export FASTSPAWN_SANITIZE FASTSPAWN_COVERAGE FASTSPAWN_DEBUG
 unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-py test-backends test-cpython cpython test-c test-musl test-libcs tsan sweep reliability soak soak-reset soak-work fuzz fuzz-c \
+.PHONY: help serve test test-py test-backends test-cpython cpython test-c test-musl test-libcs tsan analyze sweep reliability soak soak-reset soak-work fuzz fuzz-c \
 	fleet model lint \
 	typing format docs manual peers bench report check-page wheel one-wheel test-wheel cross build clean
 
@@ -110,6 +110,9 @@ test-libcs: $(BUILD_STAMP) $(call group,test) ## the tests of templates on other
 	@set -e; for libc in $(LIBCS); do echo "glibc of $$libc"; \
 	    $(BIN)/python tests/libcs.py $$libc $(BIN)/python -m pytest \
 	        $(LIBC_TESTS) $(ARGS); done
+
+analyze: ## the C core by gcc's analyser
+	@$(C_MAKE) --keep-going analyze CC=gcc
 
 sweep: ## each place in the core that calls out refused, in each scene that comes to it (minutes)
 	@FSP_SWEEP=all $(C_MAKE) check CC=$(firstword $(COMPILERS)) SANITIZE=address,undefined \

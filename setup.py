@@ -63,8 +63,17 @@ ldflags = ["-pthread"]
 if not SYMBOLS:
     cflags += ["-g0"]  # Python's own flags have -g
     ldflags += ["-Wl,-x" if MACOS else "-Wl,-s"]
-# What is no module is built as ever: it goes into programs that know of no sanitizer.
+# The guest is built as ever: it goes into programs that know of no sanitizer.  It runs between any
+# two instructions of theirs, and puts stacks and registers back: it counts on no canary that libc
+# keeps, and does not claim (CET) that each return goes where its call came from.
+GUEST_CFLAGS = ["-fno-stack-protector", "-fcf-protection=none", "-U_FORTIFY_SOURCE"]
 plain_cflags, plain_ldflags = list(cflags), list(ldflags)
+# A write past a buffer ends the process, a stack does not jump over its guard, tables of functions
+# are read-only.  What a compiler or a linker does not know of these is left out.
+HARD_CFLAGS = ["-fstack-protector-strong", "-fstack-clash-protection", "-fcf-protection"]
+HARD_LDFLAGS = [] if MACOS else ["-Wl,-z,relro", "-Wl,-z,now"]
+if not DEBUG:  # it needs optimization
+    cflags += ["-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=3"]
 # Of the rooms below it a program has what it calls.
 program_cflags = [*cflags, "-ffunction-sections", "-fdata-sections"]
 program_ldflags = [*ldflags, "-Wl,-dead_strip" if MACOS else "-Wl,--gc-sections"]
@@ -199,14 +208,19 @@ class BuildExt(build_ext):
         if ext.name == core.name:
             self.translate(ext)
         if ext.name == preload.name:
+            ext.extra_compile_args += [flag for flag in GUEST_CFLAGS if self.takes(flag)]
             ext.extra_link_args += [flag for flag in ONE_SEGMENT if self.takes(flag)]
+        else:
+            ext.extra_compile_args += [flag for flag in HARD_CFLAGS if self.takes(flag)]
+            ext.extra_link_args += [flag for flag in HARD_LDFLAGS if self.takes(flag)]
         if ext.name == worker.name:
             self.build_program(ext)
         else:
             super().build_extension(ext)
 
     def takes(self, flag):
-        """Does the linker know it?  zig's knows of -z only what it needs."""
+        """Do the compiler and the linker know it?  zig's knows of -z only what it needs, and for
+        another processor than x86 there is no -fcf-protection."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "takes.c")
             source.touch()

@@ -39,7 +39,7 @@ long word_say(struct fsp_snap_reply *reply, const struct inputs_packed *inputs, 
     if (size) {
         msg.msg_control = control;
         msg.msg_controllen = CMSG_SPACE(size);
-        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+        struct cmsghdr *c = (void *)control; /* the first one */
         *c = (struct cmsghdr){
             .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(size)};
         memcpy(CMSG_DATA(c), first, size);

@@ -40,7 +40,7 @@ static void born(struct fsp_spawner *s, struct fsp_fork *fork, pid_t pid) {
 }
 
 static int open_socket(struct fsp_spawner *s, struct fsp_resident *r, int *other) {
-    int ends[2];
+    int ends[2] = {-1, -1}; /* as analysers see it, the call fills nothing */
     int r2 =
         (int)FSP_CALL("socketpair", socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends));
     if (r2 < 0) return r2;

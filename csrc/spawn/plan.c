@@ -126,12 +126,13 @@ int fsp_plan_new(const struct fsp_spec *spec, struct fsp_plan **out) {
 }
 
 /* By address and not by difference: the two allocations are of different processes. */
-#define RELOCATE(p) ((p) ? (void *)((char *)plan + ((uint64_t)(uintptr_t)(p) - from)) : NULL)
+#define MOVED(p)    ((void *)((char *)plan + ((uint64_t)(uintptr_t)(p) - from)))
+#define RELOCATE(p) ((p) ? MOVED(p) : NULL)
 
 void fsp_plan_relocate(struct fsp_plan *plan, uint64_t from) {
-    char **argv = RELOCATE(plan->argv), **envp = RELOCATE(plan->envp);
-    for (char **s = argv; *s; s++) *s = RELOCATE(*s);
-    for (char **s = envp; *s; s++) *s = RELOCATE(*s);
+    char **argv = MOVED(plan->argv), **envp = MOVED(plan->envp);
+    for (char **s = argv; *s; s++) *s = MOVED(*s);
+    for (char **s = envp; *s; s++) *s = MOVED(*s);
     plan->argv = argv;
     plan->envp = envp;
     plan->file = RELOCATE(plan->file);

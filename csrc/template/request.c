@@ -10,7 +10,7 @@
 void fsp_zygote_add_fds(struct msghdr *msg, char *control, const int *fd, size_t n) {
     msg->msg_control = control;
     msg->msg_controllen = CMSG_SPACE(n * sizeof(int));
-    struct cmsghdr *c = CMSG_FIRSTHDR(msg);
+    struct cmsghdr *c = (void *)control; /* the first one */
     *c = (struct cmsghdr){
         .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(n * sizeof(int))};
     memcpy(CMSG_DATA(c), fd, n * sizeof(int));

@@ -121,6 +121,7 @@ static const char *changed_input(struct fsp_zygote *z, size_t n) {
         if (input == NULL) {
             z->next_input = 0;
             input = next_input(z, &z->next_input);
+            if (input == NULL) break;
         }
         struct fsp_snap_identity now = look(z, input);
         if (!fsp_snap_same(&now, &input->id)) return (const char *)(input + 1);
