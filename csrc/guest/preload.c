@@ -113,8 +113,8 @@ static int run_to_effect(int argc, char **argv, char **envp) {
     if (!fresh_hide(self.auxv)) serve_refuse(FSP_REFUSED_MEMORY);
     enum fsp_refusal why = effect_watch();
     if (why) serve_refuse(why);
+    self.page->in_main = 1; /* a fork, which may begin in one of these handlers, has no such page */
     atfork_be_child();
-    self.page->in_main = 1;
     return self.main(argc, argv, envp);
 }
 

@@ -207,25 +207,27 @@ class _Foreground:
         """It has been started, and may be stopped already: its group is its pid."""
         self._theirs = job.pid or 0
         self._hand(self._mine, self._theirs)
-        self.look(job)
+        self.look()
 
-    def look(self, job: Job) -> None:
+    def look(self) -> None:
         """Is it stopped? If that was for the terminal, and we have it, it gets that; else (Ctrl-Z,
-        or it has come since) stop likewise, for the shell that waits for us, and go on together."""
+        or it has come since) stop likewise, for the shell that waits for us, and go on together.
+
+        Meanwhile the terminal is ours, so that a key is for us: SIGCONT takes back what one has
+        left with who is stopped (signal(7))."""
         with contextlib.suppress(OSError):  # it has ended, or the terminal
             found = os.waitid(os.P_PID, self._theirs, os.WSTOPPED | os.WNOHANG)
             if found is None:
                 return
             ours = os.tcgetpgrp(0) in (self._mine, self._theirs)
+            self._hand(self._theirs, self._mine)
             if found.si_status not in _WANTED_IT or not ours or self._is_to_stop():
-                self._hand(self._theirs, self._mine)
                 os.kill(0, signal.SIGSTOP)
+            os.killpg(self._theirs, signal.SIGCONT)  # at once: it is not reaped yet
             self._hand(self._mine, self._theirs)
-            job.send_signal(signal.SIGCONT, group=True)
 
     def _is_to_stop(self) -> bool:
-        """Who is stopped already keeps a Ctrl-Z until it is let go on, which then is all that it
-        does: SIGCONT takes back what is pending (signal(7), sigaction(2)). Linux tells."""
+        """Has Ctrl-Z come to who was stopped already? Linux tells."""
         with contextlib.suppress(OSError), open(f"/proc/{self._theirs}/status") as status:
             pending = next(line.split()[1] for line in status if line.startswith("ShdPnd:"))
             return bool(int(pending, 16) >> (signal.SIGTSTP - 1) & 1)
@@ -257,7 +259,7 @@ async def _run(options: argparse.Namespace) -> Result:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 loop.add_signal_handler(number, job.cancel)
             if foreground is not None:
-                loop.add_signal_handler(signal.SIGCHLD, foreground.look, job)
+                loop.add_signal_handler(signal.SIGCHLD, foreground.look)
             return Result.of(command.argv, await ended)
     finally:
         if foreground is not None:
