@@ -235,11 +235,15 @@ class _Foreground:
 
     def _hand(self, giver: int, taker: int) -> None:
         # Taking it back is done from the background: SIGTTOU is blocked, where ignoring it would
-        # be inherited by the command.
-        had = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
+        # be inherited by the command.  Stopped between the two calls, we would take it from the
+        # shell when it lets us go on: a Ctrl-Z of that moment is told to who has it then.
+        had = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU, signal.SIGTSTP})
         with contextlib.suppress(OSError):
             if os.tcgetpgrp(0) == giver:
                 os.tcsetpgrp(0, taker)
+                if taker != self._mine and signal.SIGTSTP in signal.sigpending():
+                    signal.sigwait({signal.SIGTSTP})
+                    os.killpg(taker, signal.SIGTSTP)
         signal.pthread_sigmask(signal.SIG_SETMASK, had)
 
     def close(self) -> None:
