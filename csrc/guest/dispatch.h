@@ -34,6 +34,16 @@ struct call {
     long result;
 };
 
+/* Of which this signal tells. */
+static inline struct call call_of(const siginfo_t *info, ucontext_t *context) {
+    const greg_t *r = context->uc_mcontext.gregs;
+    return (struct call){
+        .nr = info->si_syscall,
+        .arg = {r[REG_RDI], r[REG_RSI], r[REG_RDX], r[REG_R10], r[REG_R8], r[REG_R9]},
+        .context = context,
+    };
+}
+
 static inline bool call_pass(struct call *c) {
     const long *a = c->arg;
     c->result = raw6(c->nr, a[0], a[1], a[2], a[3], a[4], a[5]);

@@ -60,12 +60,7 @@ static void stop(int before, ucontext_t *context) {
 
 static void on_call(int sig, siginfo_t *info, void *context) {
     greg_t *r = ((ucontext_t *)context)->uc_mcontext.gregs;
-    struct call call = {
-        info->si_syscall,
-        {r[REG_RDI], r[REG_RSI], r[REG_RDX], r[REG_R10], r[REG_R8], r[REG_R9]},
-        context,
-        0
-    };
+    struct call call = call_of(info, context);
     (void)sig;
     if (info->si_arch == AUDIT_ARCH_X86_64 && pure_make(&call)) {
         r[REG_RAX] = call.result;

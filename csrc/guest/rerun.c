@@ -416,12 +416,7 @@ static void on_signal(ucontext_t *context) {
 
 static void on_sigsys(int sig, siginfo_t *info, void *context) {
     greg_t *r = ((ucontext_t *)context)->uc_mcontext.gregs;
-    struct call call = {
-        info->si_syscall,
-        {r[REG_RDI], r[REG_RSI], r[REG_RDX], r[REG_R10], r[REG_R8], r[REG_R9]},
-        context,
-        0
-    };
+    struct call call = call_of(info, context);
     (void)sig;
     if (resident->frame == NULL) resident->born(context);
     if (info->si_code != SYS_USER_DISPATCH)
