@@ -53,7 +53,7 @@ export FASTSPAWN_SANITIZE FASTSPAWN_COVERAGE FASTSPAWN_DEBUG
 unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-py test-backends test-cpython cpython test-c test-musl test-libcs tsan analyze sweep reliability soak soak-reset soak-work fuzz fuzz-c \
+.PHONY: help serve test test-py test-backends test-cpython cpython test-c test-musl test-libcs tsan analyze sweep reliability soak million soak-reset soak-work fuzz fuzz-c \
 	fleet model lint \
 	typing format docs manual peers bench report check-page wheel one-wheel test-wheel cross build clean
 
@@ -124,6 +124,9 @@ tsan: ## the engine's C tests under TSan
 
 soak: $(BUILD_STAMP) $(call group,test) ## requests to all strategies, and every kind of trouble (SECS=600, N=1000000)
 	$(BIN)/python tests/soak/mixed.py $(if $(N),--requests $(N),--seconds $(or $(SECS),600)) $(ARGS)
+
+million: $(BUILD_STAMP) $(call group,test) ## 1,000,000 requests to each strategy, and nothing is left or wrong (N=10000, ARGS="--strategy reset")
+	$(BIN)/python tests/soak/million.py --requests $(or $(N),1000000) $(ARGS)
 
 reliability: $(BUILD_STAMP) $(call group,test) ## write docs/reliability.md (ROW=7, ROW=all: run its tests first)
 	$(BIN)/python tests/reliability/report.py $(if $(ROW),--run $(ROW)) $(ARGS)

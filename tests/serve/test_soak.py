@@ -1,4 +1,5 @@
-"""A short version of tests/soak/mixed.py: `make soak` runs it for as long as one likes."""
+"""Short versions of tests/soak/mixed.py and million.py, which `make soak` and `make million` run
+for as long as one likes."""
 
 from __future__ import annotations
 
@@ -11,15 +12,29 @@ import pytest
 
 from residents import can_reset
 
-PROGRAM = Path(__file__).parents[1] / "soak" / "mixed.py"
+SOAK = Path(__file__).parents[1] / "soak"
 COMPILERS = ("cc", "gcc", "clang")
+pytestmark = [
+    pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C compiler"),
+    pytest.mark.skipif(not can_reset(), reason="no process can reset itself here"),
+]
 
 
-@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C compiler")
-@pytest.mark.skipif(not can_reset(), reason="no process can reset itself here")
-def test_each_request_has_its_own_answer_whatever_befalls_the_others() -> None:
-    words = [sys.executable, PROGRAM, "--requests", "80"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=1200)
+def run(program: str, *words: str) -> str:
+    """What it says."""
+    command = [sys.executable, SOAK / program, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1].endswith(": 0 wrong")
-    assert done.stdout.count(" right") == 11
+    return done.stdout
+
+
+def test_each_request_has_its_own_answer_whatever_befalls_the_others() -> None:
+    said = run("mixed.py", "--requests", "80")
+    assert said.splitlines()[-1].endswith(": 0 wrong")
+    assert said.count(" right") == 11
+
+
+def test_nothing_is_left_of_many_requests() -> None:
+    """Memory is for longer ones."""
+    said = run("million.py", "--requests", "100", "--warm-up", "100", "--growth", "100000")
+    assert said.count(": 100 requests in ") == 7

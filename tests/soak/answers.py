@@ -48,12 +48,18 @@ class Program:
         return Command([*self.argv, given], env=env, limits=limits or Limits())
 
 
-def programs(folder: Path) -> dict[str, Program]:
-    """answer.c, answer.sh and answer.py. Their other files are in the folder."""
+def compile_c(folder: Path, name: str, *flags: str) -> Path:
+    """A program of here."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     assert compiler, "no C compiler"
-    program, fifo = str(folder / "answer"), str(folder / "fifo")
-    subprocess.run([compiler, "-O1", "-o", program, HERE / "answer.c"], check=True)
+    program = folder / name
+    subprocess.run([compiler, "-O1", *flags, "-o", program, HERE / f"{name}.c"], check=True)
+    return program
+
+
+def programs(folder: Path) -> dict[str, Program]:
+    """answer.c, answer.sh and answer.py. Their other files are in the folder."""
+    program, fifo = str(compile_c(folder, "answer")), str(folder / "fifo")
     os.mkfifo(fifo)
     package = str(Path(fastspawn.__path__[0]).parent)
     env = {"PATH": os.environ["PATH"], "FIFO": fifo, "PYTHONPATH": package}

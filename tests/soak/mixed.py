@@ -248,11 +248,11 @@ class Soak:
         self.served: Served
 
     @contextlib.asynccontextmanager
-    async def open(self, workers: int = 1) -> AsyncIterator[None]:
+    async def open(self, workers: int = 1, only: str = "") -> AsyncIterator[None]:
         """Raises Wrong, if it does not end as it should."""
-        folder = self.folder / f"workers-{workers}"
+        folder = self.folder / f"{only or 'all'}-{workers}"
         folder.mkdir()
-        self.served = Served(folder, workers)
+        self.served = Served(folder, workers, only)
         self.base = None
         try:
             yield
@@ -332,7 +332,7 @@ class Soak:
             kinds = census.kinds()
             if left or kinds["busy"] or kinds["other"] > spares:
                 return False
-            if kinds["worker"] < spares:  # whose pool refuses when none is left
+            if kinds["worker"] < self.served.pool:  # whose pool refuses when none is left
                 return False
             if any(child.state == "Z" for child in census.children):
                 return False
@@ -387,6 +387,11 @@ async def run(soak: Soak, args: argparse.Namespace) -> None:
         raise Wrong(f"{name}: {error}") from None
 
 
+def be_subreaper() -> None:
+    """What loses its parent below us is ours then."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
 def main() -> bool:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--requests", type=int, help="to each route")
@@ -399,8 +404,7 @@ def main() -> bool:
     args.phase = args.phase or list(PHASES)
     if args.requests is args.seconds is None:
         args.seconds = 600
-    # What loses its parent below us is ours then.
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    be_subreaper()
     start, wrong = time.monotonic(), ""
     with tempfile.TemporaryDirectory() as folder:
         soak = Soak(Path(folder), args.clients, args.seed)

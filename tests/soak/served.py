@@ -81,11 +81,11 @@ class Census:
 
 
 class Served:
-    """``workers``: processes that serve."""
+    """``workers``: processes that serve. ``only``: this route, or all."""
 
-    def __init__(self, folder: Path, workers: int = 1) -> None:
+    def __init__(self, folder: Path, workers: int = 1, only: str = "") -> None:
         self.folder, self.workers = folder, workers
-        self.routes = routes(folder)
+        self.routes = {k: v for k, v in routes(folder).items() if only in ("", k)}
         self.turn = self.lines = self.rotations = 0
         self.config = folder / "serve.toml"
         self.log_path = folder / "access.log"
@@ -101,6 +101,11 @@ class Served:
     @property
     def pid(self) -> int:
         return self.server.pid
+
+    @property
+    def pool(self) -> int:
+        """Workers that there are, when all is well."""
+        return SPARES * self.workers if "pool" in self.routes else 0
 
     def write(self, **options: str) -> None:
         """Each time something of the commands is new, and so are templates and all."""
