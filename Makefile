@@ -8,7 +8,7 @@ ARGS ?=
 # Kept in stamp names: another interpreter means a new venv, other switches a new build.
 PYTHON_STAMP := $(VENV)/.python-$(subst /,_,$(PYTHON))
 comma := ,
-SWITCHES := $(subst $(comma),+,$(FASTSPAWN_SANITIZE))-$(FASTSPAWN_COVERAGE)-$(FASTSPAWN_DEBUG)
+SWITCHES := $(subst $(comma),+,$(FASTSPAWN_SANITIZE))-$(FASTSPAWN_DEBUG)
 BUILD_STAMP := $(VENV)/.build-$(SWITCHES)
 group = $(VENV)/.group-$(1)
 
@@ -48,12 +48,12 @@ PYTEST := pytest $(if $(filter -k -n% no:xdist,$(ARGS)),,-n auto --dist workstea
 # So many failures of a whole run are asked again alone (tests/rerun.py).
 RERUN ?= $(if $(ARGS),0,5)
 
-export FASTSPAWN_SANITIZE FASTSPAWN_COVERAGE FASTSPAWN_DEBUG
+export FASTSPAWN_SANITIZE FASTSPAWN_DEBUG
 # Without bytecode each of the suite's thousands of interpreters compiles all modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-py test-backends test-cpython cpython test-c test-musl test-libcs tsan analyze sweep reliability soak million soak-reset soak-work fuzz fuzz-c \
+.PHONY: help serve test test-py test-backends test-cpython cpython test-c test-musl test-libcs tsan analyze coverage sweep reliability soak million soak-reset soak-work fuzz fuzz-c \
 	fleet model lint \
 	typing format docs manual peers bench report check-page wheel one-wheel test-wheel cross build clean
 
@@ -111,8 +111,36 @@ test-libcs: $(BUILD_STAMP) $(call group,test) ## the tests of templates on other
 	    $(BIN)/python tests/libcs.py $$libc $(BIN)/python -m pytest \
 	        $(LIBC_TESTS) $(ARGS); done
 
-analyze: ## the C core by gcc's analyser
-	@$(C_MAKE) --keep-going analyze CC=gcc
+analyze: ## the C core by the analysers of gcc and clang, as far as found
+	@set -e; for cc in $(COMPILERS); do $(C_MAKE) --keep-going analyze CC=$$cc; done
+
+# In a tree of its own, with a module that counts; on Linux, by gcc. /dev/shm: see hits.c.
+COUNTED := /dev/shm/fastspawn-coverage
+COUNTED_TREE := build/coverage/tree
+COUNTING := $(abspath .venv-coverage)/bin/python
+C_PROGRAMS := $(basename $(notdir $(wildcard tests/c/test_*.c tests/c/fuzz_*.c)))
+coverage: ## line coverage of csrc and src by rooms, at least 90 % each (ARGS="tests/unit", MISSING=1)
+	@$(MAKE) --no-print-directory VENV=.venv-coverage .venv-coverage/.group-build \
+	    .venv-coverage/.group-coverage
+	rm -rf $(COUNTED) build/coverage
+	mkdir -p $(COUNTED) $(COUNTED_TREE)
+	chmod 777 $(COUNTED)
+	git ls-files -z | tar -cf - --null -T - | tar -xf - -C $(COUNTED_TREE)
+	cd $(COUNTED_TREE) && FASTSPAWN_COVERAGE=$(COUNTED) $(COUNTING) -m pip \
+	    --disable-pip-version-check --quiet install --no-build-isolation --editable .
+	site=$$($(COUNTING) -c 'import site; print(site.getsitepackages()[0])') && \
+	    cp tests/coverage/counted.* $$site && echo import counted >$$site/counted.pth
+	for object in $(C_PROGRAMS) $$(cd $(COUNTED_TREE)/src/fastspawn && ls *.so _core/*.so _worker); do \
+	    truncate -s 64M $(COUNTED)/$${object##*/}; chmod 666 $(COUNTED)/$${object##*/}; done
+	-$(C_MAKE) check CC=gcc COVERAGE=$(COUNTED)
+	-cd $(COUNTED_TREE) && $(COUNTING) -m pytest -q -n auto --dist worksteal -m 'not cpython' $(ARGS)
+	cd $(COUNTED_TREE) && $(COUNTING) -m coverage combine -q --rcfile=tests/coverage/counted.toml && \
+	    $(COUNTING) -m coverage json -q --rcfile=tests/coverage/counted.toml \
+	    -o $(abspath build)/coverage/lines.json
+	@$(COUNTING) tests/coverage/report.py $(if $(MISSING),--missing) $(COUNTED) \
+	    $(C_PROGRAMS:%=build/c/gcc-coverage/tests/c/%) \
+	    $(COUNTED_TREE)/src/fastspawn/_core/*.so $(COUNTED_TREE)/src/fastspawn/_preload*.so \
+	    $(COUNTED_TREE)/src/fastspawn/_worker build/coverage/lines.json
 
 sweep: ## each place in the core that calls out refused, in each scene that comes to it (minutes)
 	@FSP_SWEEP=all $(C_MAKE) check CC=$(firstword $(COMPILERS)) SANITIZE=address,undefined \

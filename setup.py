@@ -5,7 +5,7 @@ All else is in pyproject.toml.
 Switches, read from the environment:
 
 FASTSPAWN_SANITIZE  sanitizers to build with, as for -fsanitize: "address,undefined", "thread"
-FASTSPAWN_COVERAGE  "1": count executed lines, of C (gcov) and of Cython
+FASTSPAWN_COVERAGE  a directory: what is entered of C and Cython is noted there (`make coverage`)
 FASTSPAWN_DEBUG     "1": no optimization, assertions on; follows from the two above
 
 What is built has no symbols, but with one of these, or with a -g in CFLAGS.
@@ -50,8 +50,8 @@ def files_of(rooms: str) -> "list[str]":
 
 
 SANITIZE = os.environ.get("FASTSPAWN_SANITIZE", "")
-COVERAGE = os.environ.get("FASTSPAWN_COVERAGE", "") not in ("", "0")
-DEBUG = os.environ.get("FASTSPAWN_DEBUG", "") not in ("", "0") or bool(SANITIZE) or COVERAGE
+COVERAGE = os.environ.get("FASTSPAWN_COVERAGE", "")
+DEBUG = os.environ.get("FASTSPAWN_DEBUG", "") not in ("", "0") or bool(SANITIZE or COVERAGE)
 
 MACOS = sys.platform == "darwin"
 SYMBOLS = DEBUG or any(
@@ -90,10 +90,8 @@ if "undefined" in SANITIZE:  # that one needs no runtime: it ends the program (S
 if SANITIZE:
     cflags += [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
     ldflags += [f"-fsanitize={SANITIZE}"]
-if COVERAGE:
-    cflags += ["--coverage", "-DCYTHON_TRACE=1"]
-    ldflags += ["--coverage"]
-    directives["linetrace"] = True
+HITS = "tests/coverage/hits.c"
+HITS_CFLAGS = ["-fsanitize-coverage=trace-pc", "-O0", "-gdwarf-4"]
 
 sources = [Path(path).read_bytes() for path in SOURCES]
 build = ("FSP_BUILD", f"{zlib.crc32(b''.join(sources))}u")  # csrc/template/snapshot.h
@@ -205,6 +203,8 @@ class BuildExt(build_ext):
         return super().get_ext_filename(fullname)
 
     def build_extension(self, ext):
+        if COVERAGE:
+            self.count(ext)
         if ext.name == core.name:
             self.translate(ext)
         if ext.name == preload.name:
@@ -217,6 +217,13 @@ class BuildExt(build_ext):
             self.build_program(ext)
         else:
             super().build_extension(ext)
+
+    def count(self, ext):
+        """A call at each block of its code: tests/coverage/hits.c."""
+        name = os.path.basename(self.get_ext_filename(ext.name))
+        ext.sources.append(HITS)
+        ext.define_macros = [*ext.define_macros, ("FSP_HITS", f'"{COVERAGE}/{name}"')]
+        ext.extra_compile_args += HITS_CFLAGS
 
     def takes(self, flag):
         """Do the compiler and the linker know it?  zig's knows of -z only what it needs, and for
@@ -238,8 +245,7 @@ class BuildExt(build_ext):
         ]
         parts = cythonize(
             parts,
-            # Cython.Coverage, which counts its lines, looks for the C beside its source.
-            build_dir=None if COVERAGE else self.build_temp,
+            build_dir=self.build_temp,
             compiler_directives=directives,
             force=self.force,
             quiet=True,
@@ -252,6 +258,7 @@ class BuildExt(build_ext):
             ext.sources,
             output_dir=os.path.join(self.build_temp, "worker"),
             include_dirs=ext.include_dirs,
+            macros=ext.define_macros,
             extra_postargs=ext.extra_compile_args,
             depends=ext.depends,
         )

@@ -114,12 +114,14 @@ static bool find_sources(const struct region *g, struct kept *kept) {
 
 /* ---- the pages that are copied back ---- */
 
+static bool ends_at(const struct span *s, const char *to, const char *from) {
+    return s->to + s->size == to && (from ? s->from && s->from + s->size == from : !s->from);
+}
+
 static void add_span(char *to, const char *from, size_t size) {
     struct resident *r = resident;
-    struct span *last = r->nhot ? &r->hot[r->nhot - 1] : NULL;
-    bool follows = last && last->to + last->size == to;
-    if (follows && (from ? last->from && last->from + last->size == from : !last->from))
-        last->size += size;
+    if (r->nhot && ends_at(&r->hot[r->nhot - 1], to, from))
+        r->hot[r->nhot - 1].size += size;
     else
         r->hot[r->nhot++] = (struct span){to, from, size};
 }

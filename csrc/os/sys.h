@@ -49,13 +49,20 @@ static inline FSP_UNINSTRUMENTED int fsp_fault(const char *call) {
     return fsp_unlikely(hook != NULL) ? hook(call) : 0;
 }
 
+#ifdef __clang_analyzer__ /* what it cannot know: outside of tests nothing is refused, and */
+#define fsp_fault(call)  0
+#define fsp_last_error() (errno > 0 ? errno : (__builtin_unreachable(), 1)) /* no errno is 0 */
+#else
+#define fsp_last_error() errno
+#endif
+
 /* Run a call that answers -1 and errno, behind the seam. */
 #define FSP_CALL(name, expr)                                                                       \
     ({                                                                                             \
         long fsp_r_ = -(long)fsp_fault(name);                                                      \
         if (fsp_likely(fsp_r_ == 0)) {                                                             \
             fsp_r_ = (long)(expr);                                                                 \
-            if (fsp_unlikely(fsp_r_ == -1)) fsp_r_ = -(long)errno;                                 \
+            if (fsp_unlikely(fsp_r_ == -1)) fsp_r_ = -(long)fsp_last_error();                      \
         }                                                                                          \
         fsp_r_;                                                                                    \
     })

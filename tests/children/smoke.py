@@ -1,6 +1,7 @@
-"""``smoke.py FD``: each way to a process once; what came of each is told on FD, as JSON.
+"""``smoke.py FD [hungry]``: each way to a process once; what came of each is told on FD, as JSON.
 
-"right" for one that did what it should. Whatever is not there may make it slower, not wrong.
+"right" for one that did what it should. Whatever is not there may make it slower, not wrong. With
+"hungry" the programs take all memory there is, and the kernel kills them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ from collections.abc import Callable
 
 import fastspawn
 
+HUNGRY = "hungry" in sys.argv
 SCRIPT = "read a; echo $a; exit 3"
+RIGHT = (3, b"in\n")
+if HUNGRY:
+    SCRIPT = "echo 1000 >/proc/self/oom_score_adj; exec tail /dev/zero"
+    RIGHT = (-9, b"")
 
 
 def spawn() -> bool:
@@ -23,7 +29,7 @@ def spawn() -> bool:
 
 def run() -> bool:
     done = fastspawn.run(["sh", "-c", SCRIPT], input=b"in\n", stdout=fastspawn.PIPE)
-    return (done.returncode, done.stdout) == (3, b"in\n")
+    return (done.returncode, done.stdout) == RIGHT
 
 
 def crash() -> bool:
@@ -33,15 +39,13 @@ def crash() -> bool:
 async def by_engine() -> bool:
     async with fastspawn.Engine() as engine:
         every = [engine.run(["sh", "-c", SCRIPT], b"in\n") for _ in range(3)]
-        return {(one.returncode, one.stdout) for one in await asyncio.gather(*every)} == {
-            (3, b"in\n")
-        }
+        return {(one.returncode, one.stdout) for one in await asyncio.gather(*every)} == {RIGHT}
 
 
 async def by_template(reset: bool) -> bool:
     async with fastspawn.Template(["sh"], at="main", reset=reset, start_timeout=45.0) as template:
         every = [await template.run(["-c", SCRIPT], b"in\n") for _ in range(5)]
-        return {(one.returncode, one.stdout) for one in every} == {(3, b"in\n")}
+        return {(one.returncode, one.stdout) for one in every} == {RIGHT}
 
 
 PARTS: dict[str, Callable[[], bool]] = {

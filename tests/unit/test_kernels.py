@@ -45,10 +45,10 @@ MOUNTS = {
 }
 
 
-def smoke(prefix: Sequence[str], cwd: Path) -> dict[str, str]:
+def smoke(prefix: Sequence[str], cwd: Path, *words: str) -> dict[str, str]:
     """What came of each part."""
     read, write = os.pipe()
-    child = [sys.executable, script("smoke.py")[1], str(write)]
+    child = [sys.executable, script("smoke.py")[1], str(write), *words]
     with subprocess.Popen([*prefix, *child], pass_fds=[write], cwd=cwd) as process:
         os.close(write)
         with open(read) as told:
@@ -99,6 +99,15 @@ def test_with_other_mounts(name: str, tmp_path: Path) -> None:
     assert right(parts), parts
 
 
+def test_clocks_past_32_bits(tmp_path: Path) -> None:
+    """Deadlines and all are by the monotonic clock: of a machine that is up for 127 years."""
+    later = ["unshare", "--time", "--monotonic", "4000000000", "--boottime", "4000000000"]
+    if subprocess.run([*later, "true"], capture_output=True).returncode:
+        pytest.skip("no time namespace can be made here")
+    parts = smoke(later, tmp_path)
+    assert right(parts), parts
+
+
 def is_removed(group: Path) -> bool:
     """Not while there is a process in it that has just been ended."""
     try:
@@ -108,9 +117,15 @@ def is_removed(group: Path) -> bool:
     return True
 
 
+V1 = {"memory.max": "memory.limit_in_bytes"}
+"""What a limit was in version 1, where that has another name."""
+
+
 @contextmanager
-def cgroup(controller: str) -> Iterator[Path]:
-    """Of version 2 where that has the controller, else of version 1; a fresh one."""
+def cgroup(limit: str) -> Iterator[tuple[Path, list[str]]]:
+    """A fresh one of version 2 where that has the controller, else of version 1: where its limit is
+    set, and what runs a command in it."""
+    controller = limit.partition(".")[0]
     root = Path("/sys/fs/cgroup")
     above = root if (root / "cgroup.controllers").exists() else root / controller
     made = above / f"fastspawn-{os.getpid()}"
@@ -119,20 +134,33 @@ def cgroup(controller: str) -> Iterator[Path]:
     except OSError as error:
         pytest.skip(f"no cgroup can be made here: {error}")
     try:
-        if not (made / f"{controller}.max").exists():
-            pytest.skip(f"no {controller}.max there")
-        yield made
+        file = made / limit
+        if not file.exists():
+            file = made / V1.get(limit, limit)
+        if not file.exists():
+            pytest.skip(f"no {limit} there")
+        enter = f'echo $$ > {shlex.quote(str(made / "cgroup.procs"))} && exec "$@"'
+        yield file, ["sh", "-c", enter, "sh"]
     finally:
         poll(lambda: is_removed(made), "an empty cgroup")
 
 
 def test_no_more_processes_in_the_cgroup(tmp_path: Path) -> None:
     """So few that there is none for a child: an error, and all is well where there are more."""
-    with cgroup("pids") as group:
-        enter = f'echo $$ > {shlex.quote(str(group / "cgroup.procs"))} && exec "$@"'
-        (group / "pids.max").write_text("1")
-        for part in smoke(["sh", "-c", enter, "sh"], tmp_path).values():
+    with cgroup("pids.max") as (limit, within):
+        limit.write_text("1")
+        for part in smoke(within, tmp_path).values():
             assert "BlockingIOError" in part or "new thread" in part
-        (group / "pids.max").write_text("max")
-        parts = smoke(["sh", "-c", enter, "sh"], tmp_path)
+        limit.write_text("max")
+        parts = smoke(within, tmp_path)
+        assert right(parts), parts
+
+
+def test_no_more_memory_in_the_cgroup(tmp_path: Path) -> None:
+    """Who takes it is killed, and that is its end as any other."""
+    with cgroup("memory.max") as (limit, within):
+        limit.write_text(str(256 << 20))
+        parts = smoke(within, tmp_path, "hungry")
+        assert right(parts), parts
+        parts = smoke(within, tmp_path)
         assert right(parts), parts
