@@ -47,6 +47,42 @@ def pytest_xdist_auto_num_workers() -> int:
     return min(2 * processors, MOST_WORKERS)
 
 
+# ---- which tests ----------------------------------------------------------------------------
+
+FULL = bool(os.environ.get("FULL"))
+"""All there are. Else a server's tests are asked of each strategy and on each loop, but not of each
+strategy on each loop; and what a fork does is asked on one loop, which only hears of its end."""
+
+CROSSED = ({"direct", "asyncio"}, {"subprocess", "uvloop"})
+OF_FORKS = frozenset(
+    f"test_{name}"
+    for name in (
+        *("checkpoint", "checkpoint_c", "checkpoint_ends", "effect", "effect_calls"),
+        *("effect_world", "fork_handlers", "fresh", "makers", "reset", "reset_guest"),
+        *("reset_programs", "resettable", "snapshot_semantics", "template_cost"),
+    )
+)
+
+
+def is_one_too_many(item: pytest.Item) -> bool:
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return False
+    params = item.callspec.params
+    if {params.get("strategy"), params.get("loop")} in CROSSED:
+        return True
+    return item.path.parent.name == "unit" and item.path.stem in OF_FORKS and (
+        params.get("run") == "asyncio"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if FULL or any("[" in name for name in config.args):
+        return
+    left_out = [item for item in items if is_one_too_many(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not is_one_too_many(item)]
+
+
 # ---- leaks ----------------------------------------------------------------------------------
 
 
