@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import array
 import asyncio
+import contextlib
 import json
 import sys
 import tempfile
@@ -26,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from soak.answers import Wrong, compile_c
 from soak.mixed import Soak, be_subreaper
-from soak.served import Route
+from soak.served import BOUND, Route
+from support import async_poll
 
 CONNECTIONS = 30
 BATCH = 50_000
@@ -37,10 +39,10 @@ NAMES = ("direct", "main", "effect", "checkpoint", "reset", "warm", "pool")
 
 
 class Million:
-    def __init__(self, soak: Soak, folder: Path) -> None:
+    def __init__(self, soak: Soak, asker: Path) -> None:
         self.soak = soak
-        self.asker = str(compile_c(folder, "asker", "-pthread"))
-        self.drawn = folder / "drawn"
+        self.asker = str(asker)
+        self.drawn = asker.with_name("drawn")
         self.nonce = 64
 
     async def ask(self, name: str, route: Route, requests: int) -> None:
@@ -60,18 +62,14 @@ class Million:
         """Figures. Raises Wrong."""
         served, route = self.soak.served, self.soak.served.routes[name]
         await self.ask(name, route, warm_up)
+        await self.logged(name, warm_up)
         self.drawn.unlink()
-        before = await self.soak.settled()
-        served.rotate()
-        lines, start = served.lines, time.monotonic()
+        before, start = await self.soak.settled(), time.monotonic()
         for size in batches(requests):
             await self.ask(name, route, size)
-            await self.soak.settled()
-            served.rotate()
+            await self.logged(name, size)
         seconds = time.monotonic() - start
         after = await self.soak.settled()
-        if served.lines - lines != requests:
-            raise Wrong(f"{name}: {served.lines - lines} lines in the log for {requests} requests")
         self.check_drawn(name, requests * route.program.numbers)
         print(
             f"{name}: {requests:,} requests in {seconds:.0f} s, 0 wrong; "
@@ -81,6 +79,16 @@ class Million:
             flush=True,
         )
         return {"requests": requests, "seconds": round(seconds), "grown": after.pss - before.pss}
+
+    async def logged(self, name: str, requests: int) -> None:
+        """A line for each, which a thread of the server's may write a little later. Raises Wrong."""
+        served = self.soak.served
+        before, path = served.lines, served.log_path
+        with contextlib.suppress(AssertionError):
+            await async_poll(lambda: path.read_bytes().count(b"\n") >= requests, "a log", BOUND)
+        served.rotate()
+        if served.lines - before != requests:
+            raise Wrong(f"{name}: {served.lines - before} lines in the log for {requests} requests")
 
     def check_drawn(self, name: str, expected: int) -> None:
         drawn = array.array("Q", self.drawn.read_bytes())
@@ -97,10 +105,11 @@ def batches(requests: int) -> Iterator[int]:
 async def run(folder: Path, args: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Raises Wrong."""
     soak, figures = Soak(folder, CONNECTIONS, 1), {}
+    asker = compile_c(folder, "asker", "-pthread")
     for name in args.strategy or NAMES:
         async with soak.open(only=name):
             await soak.settled()
-            figures[name] = await Million(soak, folder).strategy(name, args.requests, args.warm_up)
+            figures[name] = await Million(soak, asker).strategy(name, args.requests, args.warm_up)
             if figures[name]["grown"] > args.growth:
                 raise Wrong(f"{name}: the server has grown by {figures[name]['grown']} KB")
     return figures
