@@ -53,7 +53,7 @@ FULL = bool(os.environ.get("FULL"))
 """All there are. Else a server's tests are asked of each strategy and on each loop, but not of each
 strategy on each loop; and what a fork does is asked on one loop, which only hears of its end."""
 
-CROSSED = ({"direct", "asyncio"}, {"subprocess", "uvloop"})
+CROSSED = (("direct", "asyncio"), ("subprocess", "uvloop"))
 OF_FORKS = frozenset(
     f"test_{name}"
     for name in (
@@ -68,7 +68,7 @@ def is_one_too_many(item: pytest.Item) -> bool:
     if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
         return False
     params = item.callspec.params
-    if {params.get("strategy"), params.get("loop")} in CROSSED:
+    if (params.get("strategy"), params.get("loop")) in CROSSED:
         return True
     return item.path.parent.name == "unit" and item.path.stem in OF_FORKS and (
         params.get("run") == "asyncio"
