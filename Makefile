@@ -20,7 +20,7 @@ C_MAKE := $(MAKE) --no-print-directory -j $(JOBS) -f tests/c/Makefile
 
 MODULE_INPUTS := pyproject.toml setup.py $(wildcard csrc/*.[ch] csrc/*/*.[ch] \
 	src/fastspawn/*.pxd src/fastspawn/_core/*.[ph]*)
-C_FILES := $(wildcard csrc/*.[ch] csrc/*/*.[ch] tests/c/*.[ch] tests/c/far/*.[ch] tests/children/*.[ch] tests/soak/*.[ch] \
+C_FILES := $(wildcard csrc/*.[ch] csrc/*/*.[ch] tests/c/*.[ch] tests/c/far/*.[ch] tests/children/*.[ch] tests/soak/*.[ch] tests/coverage/*.[ch] \
 	bench/*.[ch] examples/*/*.[ch] src/fastspawn/_core/*.h src/fastspawn/include/*/*.h)
 PY_FILES := $(wildcard src tests bench examples docs setup.py)
 COMPILERS ?= $(or $(strip $(foreach cc,gcc clang,$(if $(shell command -v $(cc)),$(cc)))),cc)
@@ -133,7 +133,7 @@ coverage: ## line coverage of csrc and src by rooms, at least 90 % each (ARGS="t
 	for object in $(C_PROGRAMS) $$(cd $(COUNTED_TREE)/src/fastspawn && ls *.so _core/*.so _worker); do \
 	    truncate -s 64M $(COUNTED)/$${object##*/}; chmod 666 $(COUNTED)/$${object##*/}; done
 	-$(C_MAKE) check CC=gcc COVERAGE=$(COUNTED)
-	-cd $(COUNTED_TREE) && $(COUNTING) -m pytest -q -n auto --dist worksteal -m 'not cpython' $(ARGS)
+	-cd $(COUNTED_TREE) && $(COUNTING) -m pytest -q -n auto --dist worksteal -m "not cpython" $(ARGS)
 	cd $(COUNTED_TREE) && $(COUNTING) -m coverage combine -q --rcfile=tests/coverage/counted.toml && \
 	    $(COUNTING) -m coverage json -q --rcfile=tests/coverage/counted.toml \
 	    -o $(abspath build)/coverage/lines.json

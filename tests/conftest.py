@@ -70,8 +70,10 @@ def is_one_too_many(item: pytest.Item) -> bool:
     params = item.callspec.params
     if (params.get("strategy"), params.get("loop")) in CROSSED:
         return True
-    return item.path.parent.name == "unit" and item.path.stem in OF_FORKS and (
-        params.get("run") == "asyncio"
+    return (
+        item.path.parent.name == "unit"
+        and item.path.stem in OF_FORKS
+        and (params.get("run") == "asyncio")
     )
 
 

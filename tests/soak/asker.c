@@ -96,8 +96,10 @@ static int read_answer(struct in *in, char *body, size_t size) {
         if (strncasecmp(line, "content-length:", 15) == 0) length = strtoul(line + 15, NULL, 10);
         chunked |= strcasecmp(line, "transfer-encoding: chunked") == 0;
     }
-    if (chunked) read_chunks(in, body, size);
-    else take(in, length, body, 0, size);
+    if (chunked)
+        read_chunks(in, body, size);
+    else
+        take(in, length, body, 0, size);
     return status;
 }
 
@@ -129,7 +131,8 @@ static void check(int status, const char *body, uint64_t nonce, const char *give
     int n = snprintf(own, sizeof own, "%ju %s %s 0", (uintmax_t)nonce, given, given), found = 0;
     const char *at = body + n;
     if (status != 200 || strncmp(body, own, (size_t)n)) goto wrong;
-    for (char *end; *at == ' ' && found < MOST; at = end) drawn[found++] = strtoull(at + 1, &end, 16);
+    for (char *end; *at == ' ' && found < MOST; at = end)
+        drawn[found++] = strtoull(at + 1, &end, 16);
     if (strcmp(at, "\n") || found != run.numbers) goto wrong;
     fwrite(drawn, sizeof *drawn, (size_t)found, run.drawn);
     return;

@@ -4,10 +4,10 @@
     python tests/soak/million.py [--requests N] [--warm-up N] [--strategy NAME]... [--json FILE]
 
 No trouble here (mixed.py has that): a client in C asks by 30 connections, each request with a nonce
-in its query and in its body, and each answer has to have both, the status of its process, and random
-numbers that no other has. After the last one the server has the descriptors and threads that it had
-when it was warm, no child but what waits for requests, and a line in its log for each request; its
-memory has grown by less than 1 MiB.
+in its query and in its body, and each answer has to have both, the status of its process, and
+random numbers that no other has. After the last one the server has the descriptors and threads that
+it had when it was warm, no child but what waits for requests, and a line in its log for each
+request; its memory has grown by less than 1 MiB.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Million:
 
     async def strategy(self, name: str, requests: int, warm_up: int) -> dict[str, float]:
         """Figures. Raises Wrong."""
-        served, route = self.soak.served, self.soak.served.routes[name]
+        route = self.soak.served.routes[name]
         await self.ask(name, route, warm_up)
         await self.logged(name, warm_up)
         self.drawn.unlink()
@@ -81,7 +81,7 @@ class Million:
         return {"requests": requests, "seconds": round(seconds), "grown": after.pss - before.pss}
 
     async def logged(self, name: str, requests: int) -> None:
-        """A line for each, which a thread of the server's may write a little later. Raises Wrong."""
+        """A line for each, which a thread of the server's may write later. Raises Wrong."""
         served = self.soak.served
         before, path = served.lines, served.log_path
         with contextlib.suppress(AssertionError):

@@ -1,4 +1,4 @@
-"""The engine's hand-offs, and residents', as models (tests/model): what is short of `make model`."""
+"""The engine's hand-offs, and residents', as models: what is short of `make model`."""
 
 from __future__ import annotations
 
