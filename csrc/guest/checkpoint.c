@@ -51,11 +51,20 @@ static bool is_accepted(int *errors) {
     return true;
 }
 
-/* Let go of the request: it is the fork's. */
+/* See dup3(2): it may have to be asked again. */
+static void place(long fd, int target) {
+    long r;
+    do r = raw(dup3, fd, target, 0);
+    while (r == -EINTR || r == -EBUSY);
+    if (r < 0) leave(127);
+}
+
+/* Let go of the request, which is the fork's: who cannot would keep it from its end. */
 static void drop_stdio(int errors) {
     long null = raw(openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC, 0);
-    for (int i = 0; i < 2; i++) raw(dup3, null, i, 0);
-    raw(dup3, errors, 2, 0);
+    if (null < 0) leave(127);
+    for (int i = 0; i < 2; i++) place(null, i);
+    place(errors, 2);
     raw(close, null);
     raw(close, errors);
     copies_follow();

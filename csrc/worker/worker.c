@@ -100,25 +100,28 @@ static void close_fd(int *fd) {
     *fd = -1;
 }
 
-/* One read; false when there is nothing more, now or ever. */
+/* One read; false when there is nothing more, now or ever.  What cannot be read is not left out of
+ * an answer: there is none. */
 static bool pump(int i) {
     static char chunk[CHUNK];
     if (run.out[i] < 0) return false;
     ssize_t n = sys_read(run.out[i], chunk, sizeof chunk);
     if (n == -EAGAIN) return false;
-    if (n <= 0)
+    if (n < 0) leave(3);
+    if (n == 0)
         close_fd(&run.out[i]);
     else
         tell(i ? 'E' : 'O', chunk, (size_t)n);
     return n > 0;
 }
 
-/* What cannot be written any more counts as taken, so that the sender goes on. */
+/* What nobody reads any more counts as taken, so that the sender goes on. */
 static void feed(void) {
     size_t left = run.input.len - run.fed;
     if (left && run.in >= 0) {
         ssize_t n = sys_write(run.in, run.input.data + run.fed, left);
         if (n == -EAGAIN) return;
+        if (n < 0 && n != -EPIPE) leave(3);
         if (n < 0)
             close_fd(&run.in);
         else
@@ -294,8 +297,8 @@ static void take(void) {
 
 static void on_child(int sig) {
     int before = errno;
-    ssize_t n = sys_write(woken[1], "", 1); /* full: it will wake all the same */
-    (void)n;
+    long n = FSP_CALL("wake", write(woken[1], "", 1));
+    if (n < 0 && n != -EAGAIN) leave(3); /* full: it will wake all the same */
     (void)sig;
     errno = before;
 }
@@ -304,7 +307,7 @@ static void set_up(void) {
     struct sigaction action = {.sa_handler = on_child, .sa_flags = SA_RESTART | SA_NOCLDSTOP};
     if (sys_pipe(woken) < 0 || sys_nonblock(woken[0]) < 0 || sys_nonblock(woken[1]) < 0) leave(3);
     signal(SIGPIPE, SIG_IGN);
-    (void)FSP_CALL("sigaction", sigaction(SIGCHLD, &action, NULL));
+    if (FSP_CALL("sigaction", sigaction(SIGCHLD, &action, NULL)) < 0) leave(3);
     run.child.pidfd = -1;
     tell('H', "1", 1);
 }
@@ -322,7 +325,9 @@ int main(void) {
             {pending ? run.in : -1, POLLOUT, 0},
         };
         flush();
-        if (FSP_CALL("poll", poll(p, 5, -1)) < 0) continue;
+        long n = FSP_CALL("poll", poll(p, 5, -1));
+        if (n < 0 && n != -EINTR) leave(3);
+        if (n < 0) continue;
         for (int i = 0; i < 2; i++)
             if (p[2 + i].revents) pump(i);
         if (p[4].revents) feed();

@@ -10,14 +10,18 @@
 #define FAR_VARIABLE "FSP_FAR" /* =ID: shmat(2) */
 #define FAR_SITES    640
 
+#define FAR_CHECKED 1u /* each resident is compared with what it was (compare.c), */
+#define FAR_PLAIN   2u /* each puts back all of its pages */
+
 struct far_page {
+    unsigned wanted;
     int armed; /* the number of a place; -1: none */
     int err;
     long first, count, seen;
     int nsites;
     struct {
         char file[40];
-        int line;
+        int line, entry; /* of the object's list; -1: several of them */
         char call[24];
         long asked;
     } site[FAR_SITES];

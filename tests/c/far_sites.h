@@ -6,6 +6,7 @@
 #define FAR_SITES_H
 
 #include "os/rawsys.h"
+#include "template/resident.h"
 
 struct site {
     const char *file;
@@ -20,6 +21,14 @@ __attribute__((visibility("hidden"))) int far_fault(const struct site *site, con
         static struct site *const listed_ __attribute__((section("fsp_sites"), used)) = &at_;      \
         far_fault(&at_, call);                                                                     \
     })
+
+__attribute__((visibility("hidden"))) unsigned far_wanted(unsigned flag);
+
+/* What no engine asks of a resident: it asks for it if the test does. */
+#undef FSP_SNAP_CHECKED
+#undef FSP_SNAP_PLAIN
+#define FSP_SNAP_CHECKED far_wanted(1)
+#define FSP_SNAP_PLAIN   far_wanted(2)
 
 /* Of sys.h, what is used there: that file was read before. */
 #define sys_malloc(size)       (fsp_fault("malloc") ? NULL : malloc(size))

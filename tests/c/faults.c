@@ -143,6 +143,10 @@ static void open_far(void) {
     putenv(variable);
 }
 
+void faults_far_wanted(unsigned flags) {
+    far->wanted = flags;
+}
+
 static void close_far(void) {
     if (far) shmdt(far);
     far = NULL;
@@ -157,6 +161,7 @@ static void arm_far(const struct site *at, int err, long first, long count) {
     if (far == NULL) return;
     for (int i = 0; i < far->nsites; i++) far->site[i].asked = 0;
     far->seen = 0;
+    far->wanted = 0;
     far->err = err;
     far->first = first;
     far->count = count;

@@ -130,6 +130,8 @@ long faults_count_of(const char *name);
 void faults_arm_at(const struct site *site, int err, long first, long count);
 /* From now on also those of what templates load, if it is sweep.so (far.h). */
 void faults_also_far(void);
+/* Of far.h, until the next faults_arm. */
+void faults_far_wanted(unsigned flags);
 /* All places that there are: the first, the one after; NULL past the last. */
 const struct site *faults_site(int number);
 /* How often they asked since the latest faults_arm, and for what (NULL: never). */

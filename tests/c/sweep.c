@@ -73,6 +73,8 @@ static const struct answers {
     {"epoll_wait",         {0},                                                 {EINTR}                },
     {"poll",               {ENOMEM},                                            {EINTR}                },
     {"futex",              {0},                                                 {EINTR, EAGAIN}        },
+    {"sigaction",          {EINVAL},                                            {0}                    },
+    {"wake",               {EIO},                                               {0}                    },
     {"nanosleep",          {0},                                                 {EINTR}                },
     /* Files: */
     {"stat",               {ENOENT, EACCES, ENOMEM},                            {0}                    },
@@ -252,7 +254,7 @@ void sweep_never_refuses(const char *path, const char *call) {
 
 size_t sweep_come_to(const char *path, size_t *all) {
     const struct site *site;
-    char left[800] = "";
+    char left[8000] = "";
     size_t n = 0, len = 0;
     *all = 0;
     for (int i = 0; (site = faults_site(i)); i++) {

@@ -6,6 +6,7 @@
  * Whatever is refused there, each job is answered as it should be, by a fork or by exec, or has the
  * error that was refused; nothing is left behind, and afterwards all is as ever.
  */
+#include "far.h"
 #include "house.h"
 #include "sweep.h"
 
@@ -66,6 +67,26 @@ static void a_shell(struct house *h) {
     fsp_template_free(h->t);
 }
 
+/* Of residents that are compared with what they were, and of those that put back all pages. */
+static void serve_asked(struct house *h, unsigned wanted) {
+    faults_far_wanted(wanted);
+    if (!CHECK_INT(furnish_house(h), 0)) return;
+    CHECK(WAIT_UNTIL(template_of(h).ready || template_of(h).failures));
+    for (int i = 0; i < 30 && state_of(h).resets < 3 && !state_of(h).off; i++)
+        ask_shell(h, "cd /; exec 5</dev/null; echo a", options_for(h), "a\n", 0);
+    ask_shell(h, "pwd | read a; echo b", options_for(h), "b\n", 0);
+    fsp_reset_free(h->r);
+    fsp_template_free(h->t);
+}
+
+static void a_comparison(struct house *h) {
+    serve_asked(h, FAR_CHECKED);
+}
+
+static void a_plain_one(struct house *h) {
+    serve_asked(h, FAR_PLAIN);
+}
+
 /* Stopped before its first effect. */
 static void an_effect(struct house *h) {
     struct fsp_spec spec = COMMAND("/bin/cat", text_path);
@@ -85,6 +106,38 @@ static void an_effect(struct house *h) {
         fsp_template_free(h->t);
     }
     fsp_plan_unref(plan);
+}
+
+/* The first fork comes to a checkpoint, and the others are of it; then residents. */
+static void a_checkpoint(struct house *h) {
+    char words[PATH_MAX];
+    snprintf(words, sizeof words, "%.*swords", (int)(strlen(library()) - strlen(house_object)),
+             library());
+    struct fsp_spec spec = COMMAND(words, text_path), other = spec;
+    other.envp = ARGV("OTHER=1", "PATH=/bin");
+    spec.flags |= FSP_FLAG_SETSID;
+    other.flags |= FSP_FLAG_SETSID;
+    struct fsp_plan *plan = support_plan(&spec), *other_plan = support_plan(&other);
+    int r =
+        fsp_template_new(h->e, plan, NULL, library(), 20 * SECOND, FSP_TEMPLATE_CHECKPOINT, &h->t);
+    if (CHECK_INT(r, 0)) {
+        CHECK(WAIT_UNTIL(template_of(h).ready || template_of(h).failures));
+        CHECK_INT(fsp_reset_new(h->e, h->t, &h->r), 0);
+        struct fsp_job_options forked = options_for(h), served;
+        forked.in = FSP_IO_PIPE;
+        forked.input = "other text\n";
+        forked.input_len = 11;
+        served = forked;
+        forked.reset = NULL;
+        for (int i = 0; i < 3; i++) ask(h, plan, forked, "other\n", 0);
+        ask(h, other_plan, forked, "other\n", 0);
+        for (int i = 0; i < 30 && state_of(h).resets < 2 && !state_of(h).off; i++)
+            ask(h, plan, served, "other\n", 0);
+        fsp_reset_free(h->r);
+        fsp_template_free(h->t);
+    }
+    fsp_plan_unref(plan);
+    fsp_plan_unref(other_plan);
 }
 
 /* ---- with or without a refusal ---- */
@@ -108,7 +161,10 @@ static void live(const struct refusal *refusal, void (*scene)(struct house *)) {
 
 #define SCENES(X)                                                                                  \
     X(a_shell)                                                                                     \
-    X(an_effect)
+    X(an_effect)                                                                                   \
+    X(a_checkpoint)                                                                                \
+    X(a_comparison)                                                                                \
+    X(a_plain_one)
 #define SCENE(name)                                                                                \
     static void name##_scene(const struct refusal *refusal) {                                      \
         live(refusal, name);                                                                       \
