@@ -50,18 +50,21 @@ static bool dig(struct range gone) {
 
 /* ---- at the end ---- */
 
-static void give_back(struct range range) {
+/* Returns 0 or -errno. */
+static long give_back(struct range range) {
     const struct resident *r = resident;
-    for (const struct region *g = r->region; g < r->region + r->nregions; g++) {
+    long done = 0;
+    for (const struct region *g = r->region; g < r->region + r->nregions && done == 0; g++) {
         uintptr_t start = (uintptr_t)g->start, end = (uintptr_t)g->end;
         if (start < range.start) start = range.start;
         if (end > range.end) end = range.end;
-        if (start < end) reset_must(raw(mprotect, start, end - start, g->prot));
+        if (start < end) done = raw(mprotect, start, end - start, g->prot);
     }
+    return done;
 }
 
 static void give_all_back(struct ranges *set) {
-    for (size_t i = 0; i < set->n; i++) give_back(set->at[i]);
+    for (size_t i = 0; i < set->n; i++) reset_must(give_back(set->at[i]));
     set->n = 0;
 }
 
@@ -142,19 +145,28 @@ static bool shrink(char *to) {
     return true;
 }
 
-/* It is zeros, as what is new there. */
+/* It is zeros, as what is new there.  False: there is no memory, and it is a hole as before. */
+static bool fill(struct range more) {
+    if (more.start >= more.end) return true;
+    pages_note((char *)more.start, (char *)more.end);
+    if (give_back(more) == 0 && raw(madvise, more.start, size_of(more), MADV_DONTNEED) == 0) {
+        ranges_remove(&resident->holes, more);
+        return true;
+    }
+    raw(mprotect, more.start, size_of(more), PROT_NONE);
+    return false;
+}
+
+/* Or not, as the kernel has it: the program sees that it is where it was. */
 static void grow(char *to) {
     struct resident *r = resident;
     char *end = to < r->brk ? to : r->brk;
     struct range more = {range_round_up((uintptr_t)r->brk_now), range_round_up((uintptr_t)end)};
     if (to > r->brk && raw(brk, to) != (long)to) return;
-    if (more.start < more.end) {
-        give_back(more);
-        pages_note((char *)more.start, (char *)more.end);
-        reset_must(raw(madvise, more.start, size_of(more), MADV_DONTNEED));
-        ranges_remove(&r->holes, more);
-    }
-    r->brk_now = to;
+    if (fill(more))
+        r->brk_now = to;
+    else if (to > r->brk)
+        raw(brk, r->brk);
 }
 
 bool frozen_move_brk(struct call *c) {

@@ -40,6 +40,13 @@ static void ask_shell(const struct house *h, const char *script, struct fsp_job_
     fsp_plan_unref(plan);
 }
 
+static const char *beside_library(const char *name) {
+    static char path[PATH_MAX];
+    snprintf(path, sizeof path, "%.*s%s", (int)(strlen(library()) - strlen(house_object)),
+             library(), name);
+    return path;
+}
+
 /* ---- scenes ---- */
 
 /* Forks, then residents: what they do is undone, and one leaves. */
@@ -87,6 +94,42 @@ static void a_plain_one(struct house *h) {
     serve_asked(h, FAR_PLAIN);
 }
 
+/* busy.c: a template that does this, a fork, and residents of it that do that. */
+static void be_busy(struct house *h, unsigned flags, const char *what, const char *then,
+                    const char *out, int code) {
+    struct fsp_spec spec = COMMAND(beside_library("busy"), what, text_path), other;
+    spec.flags |= FSP_FLAG_SETSID;
+    other = spec;
+    other.argv = ARGV(spec.file, then, text_path);
+    struct fsp_plan *plan = support_plan(&spec), *then_plan = support_plan(&other);
+    int r = fsp_template_new(h->e, plan, NULL, library(), 20 * SECOND, flags, &h->t);
+    if (CHECK_INT(r, 0)) {
+        CHECK(WAIT_UNTIL(template_of(h).ready || template_of(h).failures));
+        CHECK_INT(fsp_reset_new(h->e, h->t, &h->r), 0);
+        struct fsp_job_options forked = options_for(h);
+        forked.reset = NULL;
+        ask(h, then_plan, forked, out, code);
+        for (int i = 0; i < 30 && state_of(h).resets < 3 && !state_of(h).off; i++)
+            ask(h, then_plan, options_for(h), out, code);
+        fsp_reset_free(h->r);
+        fsp_template_free(h->t);
+    }
+    fsp_plan_unref(plan);
+    fsp_plan_unref(then_plan);
+}
+
+static void a_busy_one(struct house *h) {
+    be_busy(h, FSP_TEMPLATE_FALLBACK, "x", "much", "much\n", 3);
+}
+
+static void one_that_grows(struct house *h) {
+    be_busy(h, FSP_TEMPLATE_FALLBACK, "x", "more", "more\n", 0);
+}
+
+static void one_that_reads(struct house *h) {
+    be_busy(h, FSP_TEMPLATE_EFFECT | FSP_TEMPLATE_FALLBACK, "look", "look", "text\n", 0);
+}
+
 /* Stopped before its first effect. */
 static void an_effect(struct house *h) {
     struct fsp_spec spec = COMMAND("/bin/cat", text_path);
@@ -110,9 +153,7 @@ static void an_effect(struct house *h) {
 
 /* The first fork comes to a checkpoint, and the others are of it; then residents. */
 static void a_checkpoint(struct house *h) {
-    char words[PATH_MAX];
-    snprintf(words, sizeof words, "%.*swords", (int)(strlen(library()) - strlen(house_object)),
-             library());
+    const char *words = beside_library("words");
     struct fsp_spec spec = COMMAND(words, text_path), other = spec;
     other.envp = ARGV("OTHER=1", "PATH=/bin");
     spec.flags |= FSP_FLAG_SETSID;
@@ -164,7 +205,10 @@ static void live(const struct refusal *refusal, void (*scene)(struct house *)) {
     X(an_effect)                                                                                   \
     X(a_checkpoint)                                                                                \
     X(a_comparison)                                                                                \
-    X(a_plain_one)
+    X(a_plain_one)                                                                                 \
+    X(a_busy_one)                                                                                  \
+    X(one_that_grows)                                                                              \
+    X(one_that_reads)
 #define SCENE(name)                                                                                \
     static void name##_scene(const struct refusal *refusal) {                                      \
         live(refusal, name);                                                                       \
