@@ -127,15 +127,16 @@ static inline FSP_UNINSTRUMENTED long raw6(long nr, long a, long b, long c, long
 #endif
 
 /* raw(name, args...): behind the seam, arguments widened as the kernel reads them. */
-#define RAW_ARG(x) ((long)(x))
 #ifdef __clang_analyzer__ /* it has to see that the kernel may write to what it is passed */
 long raw_seen(long nr, void *a, void *b, void *c, void *d, void *e, void *f);
-#undef RAW_ARG
 #define RAW_ARG(x) ((void *)(long)(x))
-#define raw6       raw_seen
+#define RAW_CALL   raw_seen
+#else
+#define RAW_ARG(x) ((long)(x))
+#define RAW_CALL   raw6
 #endif
 #define RAW_6(nr, a, b, c, d, e, f, ...)                                                           \
-    raw6(nr, RAW_ARG(a), RAW_ARG(b), RAW_ARG(c), RAW_ARG(d), RAW_ARG(e), RAW_ARG(f))
+    RAW_CALL(nr, RAW_ARG(a), RAW_ARG(b), RAW_ARG(c), RAW_ARG(d), RAW_ARG(e), RAW_ARG(f))
 #define raw(name, ...)                                                                             \
     ({                                                                                             \
         long raw_r_ = -(long)fsp_fault(#name);                                                     \
