@@ -34,7 +34,8 @@ CONNECTIONS = 30
 BATCH = 50_000
 """Requests, after which the log is rotated, or it would be gigabytes."""
 GROWTH = 1024
-"""KB (PSS) that the server may grow by once it is warm."""
+"""KB that the server may grow by once it is warm: of what is no file's, whose share is less while
+another Python runs."""
 NAMES = ("direct", "main", "effect", "checkpoint", "reset", "warm", "pool")
 
 
@@ -75,10 +76,10 @@ class Million:
             f"{name}: {requests:,} requests in {seconds:.0f} s, 0 wrong; "
             f"descriptors {before.descriptors} -> {after.descriptors}, "
             f"threads {before.threads} -> {after.threads}, "
-            f"PSS {before.pss:,} -> {after.pss:,} KB",
+            f"memory {before.anon:,} -> {after.anon:,} KB (PSS {before.pss:,} -> {after.pss:,})",
             flush=True,
         )
-        return {"requests": requests, "seconds": round(seconds), "grown": after.pss - before.pss}
+        return {"requests": requests, "seconds": round(seconds), "grown": after.anon - before.anon}
 
     async def logged(self, name: str, requests: int) -> None:
         """A line for each, which a thread of the server's may write later. Raises Wrong."""

@@ -23,6 +23,8 @@ class Child:
     rss: int
     """KB"""
     pss: int
+    anon: int
+    """of its PSS, what is no file's: those are shared with whoever else has them mapped"""
 
 
 Pid = Union[int, Literal["self"]]  # noqa: UP007 - 3.10
@@ -94,9 +96,9 @@ def look_at(pid: int) -> Child | None:
         return None
     with contextlib.suppress(OSError):  # of a zombie
         memory = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    sizes = [re.search(rf"^{name}: +(\d+)", memory, re.M) for name in ("Rss", "Pss")]
-    rss, pss = [int(size[1]) if size else 0 for size in sizes]
-    return Child(pid, state, kind_of(pid), program_of(pid), rss, pss)
+    sizes = [re.search(rf"^{name}: +(\d+)", memory, re.M) for name in ("Rss", "Pss", "Pss_Anon")]
+    rss, pss, anon = [int(size[1]) if size else 0 for size in sizes]
+    return Child(pid, state, kind_of(pid), program_of(pid), rss, pss, anon)
 
 
 def descriptors(of: Pid = "self") -> int:

@@ -74,6 +74,7 @@ class Census:
     threads: int
     pss: int
     """KB, of the server alone"""
+    anon: int
     children: list[Child]
 
     def kinds(self) -> collections.Counter[str]:
@@ -150,7 +151,7 @@ class Served:
         found = [child for pid in below(self.pid) if (child := look_at(pid))]
         own = look_at(self.pid)
         assert own, self.server.errors()
-        return Census(descriptors(self.pid), threads(self.pid), own.pss, found)
+        return Census(descriptors(self.pid), threads(self.pid), own.pss, own.anon, found)
 
     def reap(self) -> list[int]:
         """Of what its parents have left us, who are a subreaper: those that are still there."""
