@@ -80,9 +80,11 @@ def is_one_too_many(item: pytest.Item) -> bool:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if FULL or any("[" in name for name in config.args):
         return
-    left_out = [item for item in items if is_one_too_many(item)]
-    config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if not is_one_too_many(item)]
+    asked: dict[bool, list[pytest.Item]] = {True: [], False: []}
+    for item in items:
+        asked[not is_one_too_many(item)].append(item)
+    config.hook.pytest_deselected(items=asked[False])
+    items[:] = asked[True]
 
 
 # ---- leaks ----------------------------------------------------------------------------------

@@ -211,7 +211,7 @@ static void a_worker(const struct refusal *refusal) {
     sweep_arm(refusal);
     some_requests();
     an_end();
-    if (worker.child.pid == 0 && !start_worker()) worker.child.pid = 0;
+    if (worker.child.pid == 0) (void)start_worker();
     faults_off();
     some_requests(); /* the one that there is, if it lives */
     now = &none;
