@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -402,6 +403,7 @@ class Resident:
 # ---- what tests ask ------------------------------------------------------------------------------
 
 
+@cache
 def can_reset() -> bool:
     """Linux 5.11 on x86-64; there is no telling but by trying, as seccomp may forbid it."""
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":

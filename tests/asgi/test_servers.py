@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import platform
 import re
 import select
 import socket
@@ -17,11 +16,11 @@ import httpx
 import httpx_sse
 import pytest
 
+import needs
 from asgi.harness import AsgiServer
 from fastspawn import Command, Limits
 from fastspawn.asgi import ProcessApp
 from serve.harness import BOUND, Client, Response, alive, children, in_one_piece, poll, settled
-from support import LINUX
 
 Serve = Callable[..., AsgiServer]
 
@@ -578,9 +577,7 @@ async def call(app: ProcessApp, body: bytes = b"in") -> tuple[object, bytes]:
     return start["status"], b"".join(each["body"] for each in bodies)
 
 
-@pytest.mark.skipif(
-    not LINUX or platform.machine() != "x86_64", reason="residents are for Linux on x86-64"
-)
+@needs.residents
 def test_residents_are_told_of_at_once(caplog: pytest.LogCaptureFixture) -> None:
     """There is no timer here: when a process serves its second request, it has been said."""
     begin = "--strategy reset: residents begin at its first effect"

@@ -9,13 +9,14 @@ from signal import SIGTERM
 
 import pytest
 
+import needs
 from fleet.fleet import behind_haproxy, check
 from fleet.haproxy import PROGRAM, HAProxy, weighted
 from fleet.load import Load, steady, under_load
 from support import LINUX, poll
 
 pytestmark = [
-    pytest.mark.skipif(PROGRAM is None, reason="no haproxy"),
+    needs.have(PROGRAM, "no haproxy"),
     pytest.mark.skipif(not LINUX, reason="each server has a loopback address of its own"),
 ]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from fleet.fleet import block
 from fleet.systemd import Systemd, documented, systemd, units
 from serve.harness import BOUND, Client, poll
@@ -142,7 +143,7 @@ def test_a_server_for_each_core(manager: Systemd) -> None:
     poll(lambda: get("/direct", b"hello") == "hello", "an answer of the other one")
 
 
-@pytest.mark.skipif(ANALYZE is None, reason="no systemd-analyze")
+@needs.have(ANALYZE, "no systemd-analyze")
 def test_exposure(tmp_path: Path) -> None:
     """As systemd judges it, of 10."""
     assert ANALYZE is not None
@@ -156,7 +157,7 @@ def test_exposure(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout[-300:] + done.stderr
 
 
-@pytest.mark.skipif(ACTIVATE is None, reason="no systemd-socket-activate")
+@needs.have(ACTIVATE, "no systemd-socket-activate")
 def test_socket_activate(tmp_path: Path) -> None:
     """systemd's own tool: the server starts with the first connection, which it answers."""
     assert ACTIVATE is not None

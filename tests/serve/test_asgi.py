@@ -4,11 +4,11 @@ behind ``asgi/validator.py``, which answers 500 to what its server does wrong.""
 from __future__ import annotations
 
 import ast
-import sys
 from pathlib import Path
 
 import pytest
 
+import needs
 from serve.conftest import Serve
 from serve.harness import Server, poll
 
@@ -149,7 +149,7 @@ def test_whoever_listens_hears_of_the_end_of_the_answer(plain: Server) -> None:
 # ---- the lifespan
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="templates need Linux")
+@needs.templates
 @pytest.mark.parametrize("strategy", ["snapshot", "reset"], indirect=True)
 def test_a_lifespan_is_once_for_all_requests(start: Serve, strategy: str, tmp_path: Path) -> None:
     notes = tmp_path / "notes"

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import needs
 from serve.harness import (
     BOUND,
     Client,
@@ -126,7 +127,7 @@ def test_output_is_passed_on_as_it_comes(cgi: Serve, tmp_path: Path) -> None:
         assert client.read_to_end() == b"one\ntwo\n"
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+@needs.program("curl")
 def test_curl_sees_events_as_they_are_printed(one: Serve, tmp_path: Path) -> None:
     go = tmp_path / "go"
     server = one(

@@ -11,11 +11,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+import needs
 from serve.harness import Server, longer_times, poll
 from serve.test_metrics import Figures
 
@@ -272,7 +272,7 @@ def test_sh(any_way: Serve, tmp_path: Path) -> None:
     whole(server, "/", 500, b"<h1>Software error</h1>\n")
 
 
-@pytest.mark.skipif(shutil.which("perl") is None, reason="no Perl")
+@needs.program("perl")
 def test_perl(any_way: Serve, tmp_path: Path) -> None:
     server = any_way("--mode", "cgi", command=(install(tmp_path / "page", PERL),))
     whole(server, "/", 500, b"<pre>no file: No such file", b"</pre>\n")
@@ -284,7 +284,7 @@ def test_cgi_carp(any_way: Serve, tmp_path: Path) -> None:
     whole(server, "/", 500, b"<h1>Software error:</h1>", b"no file: No such file", b"</p>\n")
 
 
-@pytest.mark.skipif(find_spec("cgitb") is None, reason="no cgitb in this Python")
+@needs.module("cgitb")
 def test_cgitb(any_way: Serve, tmp_path: Path) -> None:
     server = any_way("--mode", "cgi", command=(install(tmp_path / "page", CGITB),))
     whole(server, "/", 200, b"FileNotFoundError", b"/nonexistent/file", b"\n</pre>\n")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from serve.harness import Server
 
 Serve = Callable[..., Server]
@@ -30,7 +31,7 @@ def backend() -> str | None:
 
 
 BACKEND = backend()
-pytestmark = pytest.mark.skipif(BACKEND is None, reason="no git-http-backend")
+pytestmark = needs.have(BACKEND, "no git-http-backend")
 
 
 class Git:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from serve.harness import Server, poll
 from serve.test_config import assert_refused, run
-from support import LINUX, script
+from support import script
 
-pytestmark = pytest.mark.skipif(
-    not LINUX or platform.machine() != "x86_64", reason="for Linux on x86-64"
-)
+pytestmark = needs.effects
 
 Serve = Callable[..., Server]
 DISPATCH = "157/0/59"

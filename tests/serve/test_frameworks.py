@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -12,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+import needs
 from serve.conftest import Serve
 from serve.harness import Server
-from support import LINUX
 
 APPLICATIONS = Path(__file__).parents[1] / "applications"
 MANY = 12
@@ -26,12 +25,10 @@ for framework in ("flask", "bottle", "django"):
 
 @pytest.fixture(
     params=[
-        pytest.param("snapshot", marks=pytest.mark.skipif(not LINUX, reason="Linux's")),
+        pytest.param("snapshot", marks=needs.templates),
         pytest.param(
             "reset",
-            marks=pytest.mark.skipif(
-                not LINUX or platform.machine() != "x86_64", reason="for Linux on x86-64"
-            ),
+            marks=needs.residents,
         ),
     ]
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from serve.harness import BOUND, Client, Server, alive, asleep, children, longer_times, poll
 from support import listens
 
@@ -187,7 +187,7 @@ def test_endless_output_for_a_head(serve: Serve, tmp_path: Path, mode: str, rest
     assert b'reason="head",route="/{...}"} 3.0' in server.get("/m").body
 
 
-NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+NGINX = needs.which("nginx")
 
 NGINX_CONF = """
 daemon off;
@@ -213,7 +213,7 @@ http {{
 """
 
 
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+@needs.program("nginx")
 @pytest.mark.parametrize("begun", [False, True])
 def test_behind_nginx_with_http_10(
     serve: Serve, script: Script, tmp_path: Path, begun: bool

@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import platform
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -23,19 +22,15 @@ from pathlib import Path
 import pytest
 
 import fastspawn
+import needs
 from residents import can_reset
 from serve.harness import Client, Server, alive, children, fds, poll, settled, stat
-from support import CHILDREN, LINUX
+from support import CHILDREN
 from unit.test_kernels import cgroup
 
-CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-pytestmark = [
-    pytest.mark.skipif(not LINUX, reason="reads /proc"),
-    pytest.mark.skipif(CC is None, reason="no C compiler"),
-]
+pytestmark = [needs.proc, needs.compiler]
 
 Hostile = Callable[..., "Attacked"]
-ROOT = os.geteuid() == 0
 ACCOUNT = str(61000 + os.getpid() % 1000)
 """Of nobody but this process's servers: all of an account's may be killed."""
 AS_USER = ("--user", ACCOUNT, "--group", ACCOUNT)
@@ -62,8 +57,8 @@ def program() -> Iterator[Path]:
         os.chmod(there, 0o755)
         path = Path(there) / "hostile"
         include = ["-I", fastspawn.get_include()]
-        assert CC is not None
-        subprocess.run([CC, "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", *include,
+        assert needs.CC is not None
+        subprocess.run([needs.CC, "-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", *include,
                         CHILDREN / "hostile.c", "-o", path], check=True)  # fmt: skip
         yield path
 
@@ -216,7 +211,7 @@ def test_attacks_come_to_nothing(hostile: Hostile, way: str) -> None:
     survives(hostile(way), way)
 
 
-@pytest.mark.skipif(not ROOT, reason="it is root who gives rights away")
+@needs.root
 @pytest.mark.parametrize("way", ["direct", "main", "reset"])
 def test_attacks_as_another_user_come_to_nothing(hostile: Hostile, way: str) -> None:
     survives(hostile(way, *AS_USER), way)
@@ -238,7 +233,7 @@ def test_a_socket_for_a_checkpoint_is_no_way_to_the_server(hostile: Hostile) -> 
 # ---- what an account may do to its own, and what helps
 
 
-@pytest.mark.skipif(not ROOT, reason="it is root who gives rights away")
+@needs.root
 @pytest.mark.parametrize("way", ["direct", "main", "effect", "checkpoint", "warm", "pool"])
 def test_what_the_same_account_may_do(hostile: Hostile, way: str) -> None:
     """It may signal the server, and end it. The memory, descriptors and environment of one that has
@@ -270,8 +265,8 @@ def out_of_reach(at: Attacked, *others: int) -> None:
     assert at.ask("state").endswith(b" clean\n")
 
 
-@pytest.mark.skipif(not ROOT, reason="it is root who gives rights away")
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv")
+@needs.root
+@needs.program("setpriv")
 @pytest.mark.parametrize("way", ["direct", "main", "effect", "reset", "warm", "pool"])
 def test_an_account_of_its_own_keeps_it_from_the_server(hostile: Hostile, way: str) -> None:
     """Templates and workers are the server's; spares, residents and other requests are the
@@ -285,7 +280,7 @@ def test_an_account_of_its_own_keeps_it_from_the_server(hostile: Hostile, way: s
 
 
 def has_namespaces() -> bool:
-    user = {"user": int(ACCOUNT), "group": int(ACCOUNT), "extra_groups": ()} if ROOT else {}
+    user = {"user": int(ACCOUNT), "group": int(ACCOUNT), "extra_groups": ()} if needs.ROOT else {}
     with contextlib.suppress(OSError):
         return subprocess.run([*NAMESPACE, "true"], capture_output=True, **user).returncode == 0  # type: ignore[call-overload, no-any-return]
     return False
@@ -297,7 +292,7 @@ def test_a_pid_namespace_keeps_it_from_everyone(hostile: Hostile, way: str) -> N
     of its own."""
     if not has_namespaces():
         pytest.skip("no namespaces here")
-    at = hostile(way, *(AS_USER if ROOT else ()), "--sandbox", " ".join(NAMESPACE))
+    at = hostile(way, *(AS_USER if needs.ROOT else ()), "--sandbox", " ".join(NAMESPACE))
     at.ask("state")
     with at.neighbour():
         out_of_reach(at, *at.pids())
@@ -305,7 +300,7 @@ def test_a_pid_namespace_keeps_it_from_everyone(hostile: Hostile, way: str) -> N
     assert at.ask("state").endswith(b" clean\n")
 
 
-@pytest.mark.skipif(not ROOT, reason="as another account, lest it be ours")
+@needs.have(needs.ROOT, "as another account, lest it be ours")
 @pytest.mark.parametrize("way", ["direct", "main"])
 def test_a_storm_of_forks_stays_in_its_cgroup(hostile: Hostile, way: str) -> None:
     """Those of its route alone are no more; and all of it ends with its client."""

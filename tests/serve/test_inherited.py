@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from serve.conftest import Serve
 from serve.harness import BOUND, Server, poll
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = needs.proc
 
 SIGNALS = ("HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "TTOU")
 """With and without a handler of the server's."""

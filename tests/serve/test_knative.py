@@ -17,13 +17,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
-
+import needs
 from netspace import apart
 from serve.harness import BOUND, Client, poll
 
 QUEUE = shutil.which("queue")
-pytestmark = pytest.mark.skipif(QUEUE is None, reason="no queue-proxy of Knative")
+pytestmark = needs.have(QUEUE, "no queue-proxy of Knative")
 
 PORT, SERVED, ADMIN = 8080, 8012, 8022
 CONCURRENCY, DEPTH = 2, 20

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import re
 import signal
 import subprocess
@@ -17,16 +16,15 @@ import pytest
 from bench.browser import Browser, find
 from bench.check_page import check_colours
 
+import needs
 from fastspawn._cli.looks import fetch
 from fastspawn.serve.figures.look import Look, RouteLook, quantile
 from serve.conftest import Serve
 from serve.harness import Server, poll, routes_file
-from support import LINUX
 
 BOTH = ("--live-path", "/-/live", "--metrics-path", "/-/metrics")
 MOST = 20_000
 """Bytes of the page."""
-RESIDENTS = LINUX and platform.machine() == "x86_64"
 WHOLE = "Infinity"
 """Of the page's choices: all of the time that it was open."""
 
@@ -130,7 +128,7 @@ def test_all_workers(start: Serve, tmp_path: Path) -> None:
     assert seen["routes"] == fetch(where + "metrics")["routes"]
 
 
-@pytest.mark.skipif(not RESIDENTS, reason="there are no residents")
+@needs.residents
 def test_residents(start: Serve) -> None:
     server = start(*BOTH, "--strategy", "reset", command=("/bin/echo", "hi"))
     where = f"http://127.0.0.1:{server.port}/-/"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from serve.conftest import Serve
 from serve.harness import BOUND, Client, Server, poll, routes_file
 from support import listens
@@ -193,7 +194,7 @@ def test_local_redirect_keeps_the_id(serve: Serve) -> None:
     assert (answer.fields["x-request-id"], answer.body) == ("x", b"x\n")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="templates are for Linux")
+@needs.templates
 @pytest.mark.parametrize("strategy_", ["snapshot", "warm", "pool"])
 def test_id_with_strategies(start: Serve, strategy_: str) -> None:
     """A process that was started before the request does not know it, but the answer has it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import needs
 from serve.conftest import Serve
 from serve.harness import Server, children, longer_times, poll, routes_file
 
@@ -241,7 +241,7 @@ def test_through_a_reload(serve: Serve, tmp_path: Path) -> None:
     assert Figures(server)("requests_total", route="/a", method="GET", status="200") == 2
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="templates are for Linux")
+@needs.templates
 def test_template(start: Serve) -> None:
     server = start(*PATH, "--strategy", "snapshot", "--snapshot-at", "main")
     assert server.get().body == b"hi\n"
@@ -251,9 +251,7 @@ def test_template(start: Serve) -> None:
     assert figures("strategy_events_total", route=ANY, event="template_miss") == 0
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or platform.machine() != "x86_64", reason="for Linux on x86-64"
-)
+@needs.x86_64
 def test_a_template_of_no_use(start: Serve, tmp_path: Path) -> None:
     """What the program looks at changes all the time, so requests start by exec."""
     data = tmp_path / "data"

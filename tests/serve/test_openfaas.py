@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from fastspawn.serve import cli
 from fastspawn.serve.config.openfaas import duration
 from netspace import apart
@@ -49,7 +50,7 @@ def test_as_of_watchdog(name: str, tmp_path: Path) -> None:
         assert (one == other) is not ask.differs, ask
 
 
-@pytest.mark.skipif(THEIRS is None, reason="no of-watchdog")
+@needs.have(THEIRS, "no of-watchdog")
 @pytest.mark.parametrize("name", GROUPS)
 def test_the_record(name: str, tmp_path: Path) -> None:
     """The real one answers as it did."""

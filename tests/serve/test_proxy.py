@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -13,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from serve.conftest import Serve
 from serve.harness import BOUND, Client, Response, Server, poll
 from serve.test_cli import assert_refused, run
 
-HAPROXY = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+HAPROXY = needs.which("haproxy")
 
 SHOW = r"""printf 'Content-Type: text/plain\n\n'
 echo "$REMOTE_ADDR ${REMOTE_PORT:+port} ${HTTPS:-off} $REQUEST_SCHEME"
@@ -162,7 +161,7 @@ def get(port: int, source: str = "127.0.0.1") -> Response:
         return client.read()
 
 
-@pytest.mark.skipif(HAPROXY is None, reason="no haproxy")
+@needs.program("haproxy")
 def test_haproxy(serve: Serve, tmp_path: Path) -> None:
     """Clients' addresses, many requests over few connections, bodies both ways."""
     server = serve(
@@ -183,7 +182,7 @@ def test_haproxy(serve: Serve, tmp_path: Path) -> None:
             assert shown(client.read()) == "127.0.0.4  on https"
 
 
-@pytest.mark.skipif(HAPROXY is None, reason="no haproxy")
+@needs.program("haproxy")
 def test_haproxy_keeps_connections(serve: Serve, tmp_path: Path) -> None:
     server = serve(
         *("--mode", "cgi", "--ready-path", "/-/ready", "--keep-alive-timeout", "1m"),
@@ -207,7 +206,7 @@ def test_haproxy_keeps_connections(serve: Serve, tmp_path: Path) -> None:
         assert client.read().body == body
 
 
-@pytest.mark.skipif(HAPROXY is None, reason="no haproxy")
+@needs.program("haproxy")
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_haproxy_sees_the_drain(serve: Serve, tmp_path: Path, workers: str) -> None:
     """No request fails between the signal and the moment at which no more come."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from fastspawn.serve.cli import parse
 from fastspawn.serve.http.about import Reader
 from serve.conftest import Serve
@@ -197,8 +198,8 @@ def nginx(directory: Path, server: Server) -> Iterator[int]:
             process.terminate()
 
 
-@pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-@pytest.mark.skipif(BACKEND is None, reason="no git-http-backend")
+@needs.program("nginx")
+@needs.have(BACKEND, "no git-http-backend")
 @pytest.mark.skipif(not LINUX, reason="127.0.0.2 has to be configured elsewhere")
 def test_git_push_behind_nginx(start: Serve, tmp_path: Path) -> None:
     """git-http-backend takes a push of whoever has been let in by a proxy, and of nobody else."""

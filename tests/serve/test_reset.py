@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import needs
 from serve.harness import BOUND, Server, poll
 from serve.test_cli import assert_refused, run
 from serve.test_effect import DISPATCH
 from serve.test_metrics import ANY, PATH, Figures
-from support import LINUX, script
+from support import script
 
-pytestmark = pytest.mark.skipif(
-    not LINUX or platform.machine() != "x86_64", reason="residents are for Linux on x86-64"
-)
+pytestmark = needs.residents
 
 Serve = Callable[..., Server]
 PIDFD_OPEN = "434"

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from fastspawn.serve.strategies.news import Chorus, News, about
 from serve.harness import Server, children, poll
 from serve.test_metrics import Figures
-from support import LINUX
 
 Serve = Callable[..., Server]
-linux = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
 
 ONE = ("--spawners", "1")
 APP = """
@@ -48,7 +47,7 @@ def sources(server: Server, count: int) -> set[int]:
     return set(children(server.pid))
 
 
-@linux
+@needs.templates
 @pytest.mark.parametrize(
     ("one", "other", "count"),
     [
@@ -73,7 +72,7 @@ def test_templates(start: Serve, tmp_path: Path, one: str, other: str, count: in
     sources(server, count)
 
 
-@linux
+@needs.templates
 def test_each_request_has_the_command_of_its_route(start: Serve) -> None:
     routes = ("--route", "/a/{x}=echo a {x}", "--route", "/b/{x}=echo a {x}")
     server = start("--strategy", "snapshot", *ONE, *routes, command=("echo", "a", "{x}"))
@@ -82,7 +81,7 @@ def test_each_request_has_the_command_of_its_route(start: Serve) -> None:
         assert server.get(target).body == body
 
 
-@linux
+@needs.templates
 def test_a_template_through_reloads(start: Serve, tmp_path: Path) -> None:
     """It ends with the last route that has it, and not before."""
     path = tmp_path / "serve.toml"
@@ -107,7 +106,7 @@ def test_a_template_through_reloads(start: Serve, tmp_path: Path) -> None:
     assert server.get("/a").status == 200
 
 
-@linux
+@needs.templates
 def test_figures_of_a_template(start: Serve, tmp_path: Path) -> None:
     """What befalls it is told once, also when the route that told of it has gone."""
     path = tmp_path / "serve.toml"
@@ -198,7 +197,7 @@ print(os.getpid())
 """
 
 
-@linux
+@needs.templates
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_checkpoint_is_told_of(start: Serve, loop: str, workers: str) -> None:
     """Once, when forks begin there: by each of the routes and workers, that would be four times."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from fastspawn._program import why_no_checkpoint
 from serve.harness import Server, poll
 from serve.test_cli import assert_refused, run
-from support import LINUX, script
+from support import script
 
-pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
+pytestmark = needs.templates
 
 Serve = Callable[..., Server]
 THREADS = """
@@ -44,7 +44,7 @@ def test_why_there_is_no_template_at_a_checkpoint(start: Serve, loop: str) -> No
     server.says(said, 1)
 
 
-@pytest.mark.skipif(not LINUX or platform.machine() != "x86_64", reason="the filter's")
+@needs.filters
 def test_no_template_at_a_checkpoint_without_pidfds(start: Serve, loop: str) -> None:
     program = "from fastspawn import checkpoint\ncheckpoint()\nprint('on')"
     server = start(

@@ -3,19 +3,18 @@ for as long as one likes."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import needs
 from residents import can_reset
 
 SOAK = Path(__file__).parents[1] / "soak"
-COMPILERS = ("cc", "gcc", "clang")
 pytestmark = [
-    pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C compiler"),
+    needs.compiler,
     pytest.mark.skipif(not can_reset(), reason="no process can reset itself here"),
 ]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from serve.conftest import Serve
 from serve.harness import BOUND, Client, Server, alive, poll
 from serve.test_cli import assert_refused, run
@@ -107,7 +108,7 @@ def test_requests(serve: Serve, authority: Authority, pair: tuple[str, str], wor
         assert client.ended()
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+@needs.program("curl")
 def test_curl(serve: Serve, authority: Authority, pair: tuple[str, str]) -> None:
     server = serve(*options(pair))
     done = subprocess.run(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import pty
 import re
 import signal
@@ -13,9 +12,10 @@ from collections.abc import Callable
 
 import pytest
 
+import needs
 from fastspawn.serve.figures.look import quantile
 from serve.harness import Server
-from support import LINUX, poll
+from support import poll
 
 Serve = Callable[..., Server]
 TOP = (sys.executable, "-m", "fastspawn", "top")
@@ -54,7 +54,7 @@ def test_a_server(start: Serve) -> None:
     assert found["/{...}"]["P50"].endswith("s")
 
 
-@pytest.mark.skipif(not LINUX or platform.machine() != "x86_64", reason="there are no residents")
+@needs.residents
 def test_residents(start: Serve) -> None:
     """How many requests ended with a reset, or left."""
     server = start("--metrics-path", "/figures", "--strategy", "reset", command=("/bin/echo", "hi"))

@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import ast
 import os
-import platform
 from pathlib import Path
 
 import pytest
 
+import needs
 from serve.conftest import Serve
 from serve.harness import Response, Server, longer_times, poll
 from serve.test_cli import assert_refused, run
 from support import LINUX
 
 APPLICATIONS = Path(__file__).parents[1] / "applications"
-RESIDENTS = LINUX and platform.machine() == "x86_64"
 
 
 def plain(start: Serve, strategy: str, *options: str, **more: object) -> Server:
@@ -31,8 +30,8 @@ def serve_text(start: Serve, folder: Path, text: str, *options: str) -> Server:
 
 
 STRATEGIES = [
-    pytest.param("snapshot", marks=pytest.mark.skipif(not LINUX, reason="Linux's")),
-    pytest.param("reset", marks=pytest.mark.skipif(not RESIDENTS, reason="x86-64's")),
+    pytest.param("snapshot", marks=needs.templates),
+    pytest.param("reset", marks=needs.residents),
     "direct",
 ]
 
@@ -318,7 +317,7 @@ def test_a_change_of_its_source(start: Serve, tmp_path: Path, strategy: str) -> 
         assert "start so" not in server.errors()
 
 
-@pytest.mark.skipif(not LINUX, reason="templates are for Linux")
+@needs.templates
 def test_more_files_than_can_be_watched(start: Serve, tmp_path: Path) -> None:
     """Of a package that was installed its first file is; all of the application's own are."""
     package = tmp_path / "lib" / "site-packages" / "large"
@@ -344,7 +343,7 @@ def test_more_files_than_can_be_watched(start: Serve, tmp_path: Path) -> None:
     poll(lambda: ask(server, "/").body == b"20 another", "another version")
 
 
-@pytest.mark.skipif(not LINUX, reason="templates are for Linux")
+@needs.templates
 def test_it_is_imported_before_the_first_request(start: Serve, tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(
         "import os\nimported = os.getpid()\nprint('imported')\n"

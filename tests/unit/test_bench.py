@@ -23,6 +23,8 @@ from bench.harness.stats import paired_ratio, spread
 from bench.library import Worker
 from bench.plan import chosen_rows
 
+import needs
+
 ROOT = Path(__file__).parents[2]
 BODY = b"hi\n"
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nhi\n"
@@ -326,7 +328,7 @@ def freeze_host(*argv: str) -> dict[str, Any]:
     return told
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="a first effect is watched for there")
+@needs.effects
 def test_where_programs_stop() -> None:
     absent = next((name for name, line in LINES.items() if not shutil.which(line.argv[0])), None)
     names = ["echo", "date", *[absent] * (absent is not None)]

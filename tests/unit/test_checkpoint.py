@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from conftest import Run
 from fastspawn import Command, Engine, Limits, Result, Template
-from support import BOUND, LINUX, async_poll, at_checkpoint, poll
+from support import BOUND, async_poll, at_checkpoint, poll
 
-pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
+pytestmark = needs.templates
 
 TOP = "import sys, os\nfrom fastspawn import checkpoint\n"
 PACKAGE = str(Path(__import__("fastspawn").__file__).parent.parent)

@@ -10,16 +10,13 @@ from pathlib import Path
 import pytest
 
 import fastspawn
+import needs
 from conftest import Run
 from fastspawn import Command, Engine, Result, Template
 from serve.harness import Server
-from support import LINUX, async_poll, at_checkpoint
+from support import async_poll, at_checkpoint
 
-CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-pytestmark = [
-    pytest.mark.skipif(not LINUX, reason="templates are for Linux"),
-    pytest.mark.skipif(CC is None, reason="no C compiler"),
-]
+pytestmark = [needs.templates, needs.compiler]
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "checkpoint"
 
@@ -36,8 +33,8 @@ def compiled(tmp_path: Path, source: Path) -> Path:
         "-o",
         program,
     ]
-    assert CC is not None
-    subprocess.run([CC, *flags, source], check=True)
+    assert needs.CC is not None
+    subprocess.run([needs.CC, *flags, source], check=True)
     return program
 
 

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import pytest
 
 import fastspawn
+import needs
 from fastspawn import Command, Engine, Limits, Result, Template
-from support import BOUND, LINUX, at_checkpoint
+from support import BOUND, at_checkpoint
 
-pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
+pytestmark = needs.templates
 
 AT_ONCE = 4
 PACKAGE = str(Path(fastspawn.__file__).parent)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -14,15 +13,11 @@ from typing import Any
 
 import pytest
 
-from support import LINUX
+import needs
 
 CHILDREN = Path(__file__).parents[1] / "children"
 REFUSE_CALL = (sys.executable, str(CHILDREN / "refuse_call.py"))
 STRATEGIES = ["direct", "warm", "pool", "snapshot", "effect", "checkpoint", "reset"]
-
-filters = pytest.mark.skipif(
-    not LINUX or platform.machine() != "x86_64", reason="the filters are of Linux on x86-64"
-)
 
 
 def doctor(*args: str, prefix: tuple[str, ...] = (), **options: Any) -> tuple[int, str, str]:
@@ -68,7 +63,7 @@ def test_each_extra_is_named() -> None:
     assert installs == {"pip install 'uvloop'", *(f"pip install 'fastspawn[{x}]'" for x in extras)}
 
 
-@filters
+@needs.filters
 def test_old_kernel() -> None:
     """No clone3 and no pidfd_open: what is started by a clone has a pidfd all the same."""
     status, data = found(prefix=(*REFUSE_CALL, "435,434,424"))
@@ -90,7 +85,7 @@ def test_old_kernel() -> None:
 LIKE_DOCKER = "435=38,323=1,438=1,272=1,308=1,165=1,321=1,298=1,250=1"
 
 
-@filters
+@needs.filters
 def test_like_docker() -> None:
     status, data = found(prefix=(*REFUSE_CALL, LIKE_DOCKER))
     assert status == 0
@@ -102,7 +97,7 @@ def test_like_docker() -> None:
     assert data["features"]["userfaultfd"]["errno"] == 1
 
 
-@filters
+@needs.filters
 def test_without_dispatch_and_userfaultfd() -> None:
     prefix = (*REFUSE_CALL, "157/0/59,323")
     status, data = found("--strategy", "reset", prefix=prefix)
@@ -124,7 +119,7 @@ def lines_of(out: str) -> list[str]:
     return [line for line in out.splitlines() if re.match(r"  (ok|no|--)  ", line)]
 
 
-@filters
+@needs.filters
 def test_who_calls_is_ended() -> None:
     """A filter may kill: it hits the trial, and not the doctor."""
     status, data = found("--strategy", "direct", prefix=(*REFUSE_CALL, "323=kill"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -15,13 +14,12 @@ from typing import Any
 
 import pytest
 
+import needs
 from conftest import Run
 from fastspawn import Command, Engine, Result, Template
-from support import LINUX, async_poll, longer_times
+from support import async_poll, longer_times
 
-pytestmark = pytest.mark.skipif(
-    not LINUX or platform.machine() != "x86_64", reason="for Linux on x86-64"
-)
+pytestmark = needs.effects
 
 
 def program(name: str, *args: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -14,13 +13,11 @@ from typing import Any
 
 import pytest
 
+import needs
 from conftest import Run
 from fastspawn import Command, Engine, Result, Template, TemplateError
-from support import LINUX
 
-pytestmark = pytest.mark.skipif(
-    not LINUX or platform.machine() != "x86_64", reason="for Linux on x86-64"
-)
+pytestmark = needs.effects
 
 Compile = Callable[[str], Path]
 HEADERS = """

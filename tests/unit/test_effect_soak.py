@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import platform
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from support import LINUX
+import needs
 
 PROGRAM = Path(__file__).parents[1] / "children" / "effect.py"
 
 
-@pytest.mark.skipif(not LINUX or platform.machine() != "x86_64", reason="for Linux on x86-64")
+@needs.effects
 def test_nothing_is_stale_or_lost_while_files_change_and_processes_are_killed() -> None:
     done = subprocess.run(
         [sys.executable, PROGRAM, "3000", "0.1"], capture_output=True, text=True, timeout=280

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from fastspawn import DEVNULL, Command, Engine, Result, Template
 from soak.processes import children
-from support import LINUX, async_poll
+from support import async_poll
 
-pytestmark = pytest.mark.skipif(
-    not LINUX or platform.machine() != "x86_64", reason="for Linux on x86-64"
-)
+pytestmark = needs.effects
 
 Compile = Callable[[str], Path]
 WRITE, POLL, FCNTL, IOCTL = 1, 7, 72, 16

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import re
 import shutil
 import sqlite3
@@ -18,13 +17,12 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from conftest import Run
 from fastspawn import Command, Engine, Result, Template
-from support import LINUX, async_poll
+from support import async_poll
 
-pytestmark = pytest.mark.skipif(
-    not LINUX or platform.machine() != "x86_64", reason="for Linux on x86-64"
-)
+pytestmark = needs.effects
 
 AT_ONCE = 30
 ENV = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "HOME": "/nonexistent"}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 
+import needs
 from conftest import Run
 from fastspawn import STREAM, Command, Engine, Job, Template
 from support import (
@@ -164,7 +165,7 @@ async def test_stats(engine: Engine) -> None:
     assert (engine.stats["finished"], engine.stats["running"], engine.live) == (4, 0, 0)
 
 
-@pytest.mark.skipif(not LINUX, reason="templates are for Linux only")
+@needs.templates
 async def test_who_watches_templates_hears_nothing_of_jobs(engine: Engine) -> None:
     looks: list[int] = []
     engine.watching.add(lambda: looks.append(1))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
-import importlib.util
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -14,15 +12,12 @@ from typing import Literal
 
 import pytest
 
+import needs
 from conftest import Run
 from fastspawn import Command, Result, Template
-from support import LINUX, at_checkpoint
+from support import at_checkpoint
 
-CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-pytestmark = [
-    pytest.mark.skipif(not LINUX, reason="templates are for Linux"),
-    pytest.mark.skipif(CC is None, reason="no C compiler"),
-]
+pytestmark = [needs.templates, needs.compiler]
 
 At = Literal["main", "effect", "checkpoint"]
 TOP = "import os, sys\nfrom fastspawn import checkpoint\n"
@@ -41,7 +36,7 @@ static int checkpoint(void) {
 """
 
 
-def build(path: Path, source: str, *options: object, compiler: str | None = CC) -> Path:
+def build(path: Path, source: str, *options: object, compiler: str | None = needs.CC) -> Path:
     code = path.with_suffix(".c")
     code.write_text(IN_C + source)
     assert compiler is not None
@@ -138,7 +133,7 @@ int main(int argc, char **argv) {
 """
 
 
-@pytest.mark.skipif(GNUTLS is None, reason="no GnuTLS")
+@needs.have(GNUTLS, "no GnuTLS")
 @pytest.mark.parametrize("at", places())
 def test_gnutls(run: Run, tmp_path: Path, at: At) -> None:
     program = build(tmp_path / "program", GNUTLS_C, f"-l:{GNUTLS}")
@@ -148,7 +143,7 @@ def test_gnutls(run: Run, tmp_path: Path, at: At) -> None:
         assert len(set(of_level)) == 4
 
 
-@pytest.mark.skipif(GNUTLS is None, reason="no GnuTLS")
+@needs.have(GNUTLS, "no GnuTLS")
 def test_gnutls_below_a_checkpoint_of_python(run: Run) -> None:
     text = f"""
 import ctypes
@@ -369,7 +364,7 @@ def test_the_same_above_a_checkpoint_of_python(run: Run, tmp_path: Path) -> None
     assert run(python(text)) == [b"42\n"] * 4
 
 
-@pytest.mark.skipif(importlib.util.find_spec("numpy") is None, reason="no numpy")
+@needs.module("numpy")
 def test_numpy(run: Run) -> None:
     text = """
 import numpy
@@ -422,7 +417,7 @@ print("on")
 # ---- musl ----
 
 
-@pytest.mark.skipif(shutil.which("musl-gcc") is None, reason="no musl")
+@needs.musl
 def test_a_program_of_musl(run: Run, tmp_path: Path) -> None:
     program = build(tmp_path / "program", ORDER, compiler="musl-gcc")
     said = [result.stdout for result in run(forked(Command([program]), "checkpoint"))]

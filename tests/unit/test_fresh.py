@@ -4,8 +4,6 @@ what the processor draws."""
 from __future__ import annotations
 
 import asyncio
-import platform
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,24 +11,18 @@ from typing import Literal
 
 import pytest
 
+import needs
 from conftest import Run
 from fastspawn import Command, Engine, Result, Template
-from support import LINUX, at_checkpoint
+from support import at_checkpoint
 
-CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-CXX = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-pytestmark = [
-    pytest.mark.skipif(not LINUX, reason="templates are for Linux"),
-    pytest.mark.skipif(CC is None, reason="no C compiler"),
-]
+pytestmark = [needs.templates, needs.compiler]
 
 At = Literal["main", "effect", "checkpoint", "fixed"]
-X86 = platform.machine() == "x86_64"
-X86_FLAGS = Path("/proc/cpuinfo").read_text() if X86 and LINUX else ""
+X86_FLAGS = Path("/proc/cpuinfo").read_text() if needs.X86_64 else ""
 draws = pytest.mark.skipif(
     "rdrand" not in X86_FLAGS or "rdseed" not in X86_FLAGS, reason="no RDRAND"
 )
-at_effect = pytest.mark.skipif(not X86, reason="for x86-64")
 
 HEAD = """
 #define _GNU_SOURCE
@@ -53,7 +45,7 @@ static void checkpoint(void) {
 def build(path: Path, source: str, *options: object, compiler: str | None = None) -> Path:
     code = path.with_suffix(".cpp" if compiler else ".c")
     code.write_text(source if compiler else HEAD + source)
-    command = [compiler or CC or "cc", "-O1", "-w", "-o", path, code, *options]
+    command = [compiler or needs.CC or "cc", "-O1", "-w", "-o", path, code, *options]
     subprocess.run(command, check=True)
     return path
 
@@ -105,7 +97,7 @@ int main(int argc, char **argv) {
 """
 
 
-@pytest.mark.parametrize("at", ["main", pytest.param("effect", marks=at_effect), "checkpoint"])
+@pytest.mark.parametrize("at", ["main", pytest.param("effect", marks=needs.effects), "checkpoint"])
 def test_its_random_bytes(run: Run, tmp_path: Path, at: At) -> None:
     """Also where reading them is the first that it does."""
     program = build(tmp_path / "program", BYTES)
@@ -161,7 +153,7 @@ def test_a_program_that_seeds_by_them(run: Run, tmp_path: Path) -> None:
     assert distinct(run(at_once([program], "fixed", kind="main"))) > 7
 
 
-@at_effect
+@needs.effects
 def test_the_reason_is_told(run: Run, tmp_path: Path) -> None:
     program = build(tmp_path / "program", SEEDED, "-rdynamic")
 
@@ -174,7 +166,7 @@ def test_the_reason_is_told(run: Run, tmp_path: Path) -> None:
     run(main())
 
 
-@pytest.mark.skipif(shutil.which("lua5.4") is None, reason="no Lua 5.4")
+@needs.program("lua5.4")
 @pytest.mark.parametrize("at", ["main", "fixed"])
 def test_lua(run: Run, at: At) -> None:
     argv = ["lua5.4", "-e", "print(math.random(1 << 62))"]
@@ -257,11 +249,11 @@ int main() {
 
 
 @draws
-@pytest.mark.skipif(CXX is None, reason="no C++ compiler")
+@needs.compiler_of_cxx
 @pytest.mark.parametrize("how", ["shared", "static"])
 def test_random_device(run: Run, tmp_path: Path, how: str) -> None:
     options = ["-static-libstdc++", "-static-libgcc"] if how == "static" else []
-    program = build(tmp_path / "program", CPP, *options, compiler=CXX)
+    program = build(tmp_path / "program", CPP, *options, compiler=needs.CXX)
     assert distinct(run(at_once([program], "effect"))) == 10
     assert distinct(run(at_once([program], "fixed", kind="effect"))) == 10
 

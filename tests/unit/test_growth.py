@@ -13,14 +13,15 @@ import pytest
 import uvloop
 
 import fastspawn
+import needs
 from fastspawn import PIPE, Engine, aio
-from support import LINUX, open_fds, own_threads
+from support import open_fds, own_threads
 
 WARM_UP, MANY = 200, 400
 GROWTH = 1 << 20
 """Bytes of resident memory that so many may add."""
 
-pytestmark = pytest.mark.skipif(not LINUX, reason="what a process holds is read from /proc")
+pytestmark = needs.proc
 
 
 class Held:

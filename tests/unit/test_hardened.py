@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import platform
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+import needs
 from fastspawn import _core
 from support import LINUX
 
 pytestmark = [
     pytest.mark.skipif(not LINUX, reason="of ELF"),
-    pytest.mark.skipif(shutil.which("readelf") is None, reason="by readelf"),
+    needs.program("readelf"),
 ]
 CORE = Path(_core.__file__)
 PACKAGE = CORE.parents[1]
@@ -43,7 +42,7 @@ def test_tables_are_read_only_and_stacks_guarded(path: Path) -> None:
     assert "__stack_chk_fail" in read(path, "--dyn-syms")
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86")
+@needs.x86_64
 def test_jumps_land_where_they_may() -> None:
     """Each function that can be called by its address begins with a mark (CET)."""
     assert CORE.read_bytes().count(ENDBR64) > 100

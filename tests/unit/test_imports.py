@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from conftest import Run
 from fastspawn import Command, Template, TemplateError
 from fastspawn._imports import launched
 from fastspawn._launch.point import point
-from support import LINUX, async_poll, at_checkpoint
-
-on_linux = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
+from support import async_poll, at_checkpoint
 
 # ---- the point, by the source alone ----
 
@@ -225,7 +224,7 @@ COUNT += "    print(os.getpid() != counts[0], counts[1], sys.argv[1:], sys.stdin
 STATE = "import os\ncounts = [os.getpid(), 0]\n"
 
 
-@on_linux
+@needs.templates
 @pytest.mark.parametrize("how", ["script", "module"])
 @pytest.mark.parametrize("reset", [False, True])
 def test_forks_begin_where_the_imports_have_run(
@@ -251,7 +250,7 @@ def test_forks_begin_where_the_imports_have_run(
     run(main())
 
 
-@on_linux
+@needs.templates
 def test_a_script_that_changes_is_read_anew(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.py"
     path.write_text("import os\nprint('before')\n")
@@ -277,7 +276,7 @@ REFUSED = {
 }
 
 
-@on_linux
+@needs.templates
 @pytest.mark.parametrize("text", REFUSED)
 def test_a_script_without_such_a_place_is_refused(run: Run, tmp_path: Path, text: str) -> None:
     (tmp_path / "a.py").write_text(text)
@@ -298,7 +297,7 @@ def test_a_script_without_such_a_place_is_refused(run: Run, tmp_path: Path, text
         Template(["cat"], at="imports")
 
 
-@on_linux
+@needs.templates
 def test_a_library_for_other_pythons(run: Run, tmp_path: Path) -> None:
     """A Python that is not the one that this was built for: without its compiled module."""
     package = Path(__import__("fastspawn").__file__).parent

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shlex
 import subprocess
 import sys
@@ -17,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from support import LINUX, poll, script
+import needs
+from support import poll, script
 
-pytestmark = pytest.mark.skipif(not LINUX, reason="of Linux")
+pytestmark = needs.linux
 
 PARTS = ("spawn", "run", "crash", "engine", "template", "reset")
 
@@ -61,7 +61,7 @@ def right(parts: dict[str, str]) -> bool:
     return parts == dict.fromkeys(PARTS, "right")
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the filters are for x86-64")
+@needs.filters
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("errno", [38, 1], ids=["ENOSYS", "EPERM"])
 def test_a_call_is_refused(name: str, errno: int, tmp_path: Path) -> None:

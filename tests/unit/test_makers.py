@@ -10,15 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from conftest import Run
 from fastspawn import Command, Template, TemplateError
-from support import LINUX
 
-CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-pytestmark = [
-    pytest.mark.skipif(not LINUX, reason="templates are for Linux"),
-    pytest.mark.skipif(CC is None, reason="no C compiler"),
-]
+pytestmark = [needs.templates, needs.compiler]
 
 TOP = "from fastspawn import checkpoint\n"
 POOL = """
@@ -69,7 +65,7 @@ def build(path: Path, source: str, *options: object, compiler: str | None) -> Pa
     return path
 
 
-def pool(folder: Path, *options: str, compiler: str | None = CC) -> Path:
+def pool(folder: Path, *options: str, compiler: str | None = needs.CC) -> Path:
     """A library, below as many directories as are more than a message has room for."""
     for part in ("x" * 100, "y" * 100, "site-packages", "pool.libs"):
         folder /= part
@@ -78,7 +74,7 @@ def pool(folder: Path, *options: str, compiler: str | None = CC) -> Path:
     return build(library, POOL, "-shared", "-fPIC", *options, compiler=compiler)
 
 
-def program(folder: Path, library: Path, compiler: str | None = CC) -> Path:
+def program(folder: Path, library: Path, compiler: str | None = needs.CC) -> Path:
     options = (library, "-Wl,--no-as-needed,-rpath," + str(library.parent))
     return build(folder / "program", PROGRAM, *options, "-ldl", compiler=compiler)
 
@@ -92,7 +88,7 @@ async def refused(command: Command) -> str | None:
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["without names", "with names"])
-@pytest.mark.parametrize("compiler", [CC, "musl-gcc"], ids=["glibc", "musl"])
+@pytest.mark.parametrize("compiler", [needs.CC, "musl-gcc"], ids=["glibc", "musl"])
 def test_threads_of_a_library(run: Run, tmp_path: Path, compiler: str | None, named: bool) -> None:
     if shutil.which(compiler or "") is None:
         pytest.skip(f"no {compiler}")

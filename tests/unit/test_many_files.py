@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import platform
 import resource
 import subprocess
 import sys
@@ -11,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from fastspawn import Command, Limits, Template, TemplateError
-from support import LINUX, async_poll
+from support import async_poll
 
-pytestmark = pytest.mark.skipif(
-    not LINUX or platform.machine() != "x86_64", reason="for Linux on x86-64"
-)
+pytestmark = needs.x86_64
 
 FILES = 1000
 PADDING = "x" * 200

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import needs
+
 ROOT = Path(__file__).parents[2]
 CHECK = ROOT / "tests" / "model" / "check.py"
-COMPILERS = ("cc", "gcc", "clang")
 
 
-@pytest.mark.skipif(shutil.which("spin") is None, reason="no spin (Debian's package of that name)")
-@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no compiler")
+@needs.program("spin")
+@needs.compiler
 def test_it_holds_and_what_is_planted_is_found() -> None:
     check = [sys.executable, str(CHECK), "--short"]
     done = subprocess.run(check, capture_output=True, text=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import random
 import re
 import resource
@@ -19,14 +18,13 @@ from typing import Any
 
 import pytest
 
+import needs
 from conftest import Run
 from fastspawn import Command, Engine, Limits, Result, Template
 from fastspawn._sinks import Run as Sink
-from support import LINUX, async_poll, longer_times, script
+from support import async_poll, longer_times, script
 
-pytestmark = pytest.mark.skipif(
-    not LINUX or platform.machine() != "x86_64", reason="residents are for Linux on x86-64"
-)
+pytestmark = needs.residents
 
 
 @asynccontextmanager

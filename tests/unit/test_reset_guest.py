@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 import fastspawn
+import needs
 from residents import (
     CHECKED,
     DONE,
@@ -42,11 +43,8 @@ from residents import (
 )
 from support import CHILDREN, poll
 
-CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-
-
 pytestmark = [
-    pytest.mark.skipif(CC is None, reason="no C compiler"),
+    needs.compiler,
     pytest.mark.skipif(not can_reset(), reason="no process can reset itself here"),
 ]
 
@@ -61,9 +59,9 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     def build(name: str) -> str:
         program = folder / name
         if not program.exists():
-            assert CC is not None
+            assert needs.CC is not None
             flags = ["-O1", "-Wno-uninitialized", "-I", fastspawn.get_include()]
-            subprocess.run([CC, *flags, "-o", program, CHILDREN / f"{name}.c"], check=True)
+            subprocess.run([needs.CC, *flags, "-o", program, CHILDREN / f"{name}.c"], check=True)
         return str(program)
 
     return build
@@ -263,7 +261,7 @@ int main(void) {
 """
 
 
-@pytest.mark.skipif(shutil.which("musl-gcc") is None, reason="no musl")
+@needs.musl
 def test_a_program_of_musl(tmp_path: Path, flags: int) -> None:
     """The preloaded object is glibc's, but what serves calls no libc.  Such a program is not
     watched on its way to an effect."""

@@ -6,13 +6,13 @@ mask, handlers and settings with what they were, after each request (csrc/guest/
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
 
 import pytest
 
+import needs
 from programs import INPUTS, MAY_LEAVE, PROGRAMS, TEXT, folder, path_of, repository
 from residents import (
     CHECKED,
@@ -157,7 +157,7 @@ def test_python_at_its_checkpoint(tmp_path: Path, name: str) -> None:
     check_handler(program, name in LEAVES)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("numpy") is None, reason="numpy is not installed")
+@needs.module("numpy")
 def test_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With one thread: a template that has more is none."""
     monkeypatch.setitem(os.environ, "OPENBLAS_NUM_THREADS", "1")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import needs
 from residents import can_reset
 
 PROGRAM = Path(__file__).parents[1] / "soak" / "reset.py"
-COMPILERS = ("cc", "gcc", "clang")
 
 
-@pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C compiler")
+@needs.compiler
 @pytest.mark.skipif(not can_reset(), reason="no process can reset itself here")
 def test_each_gets_its_own_answer_or_what_explains_why_not() -> None:
     done = subprocess.run(

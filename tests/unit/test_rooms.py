@@ -18,12 +18,13 @@ from pathlib import Path
 
 import pytest
 
+import needs
+
 ROOT = Path(__file__).parents[2]
-CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 # ---- csrc/ ---------------------------------------------------------------------------------------
 
-in_c = pytest.mark.skipif(CC is None or shutil.which("make") is None, reason="no compiler")
+in_c = pytest.mark.skipif(needs.CC is None or shutil.which("make") is None, reason="no compiler")
 
 
 @contextmanager
@@ -60,7 +61,7 @@ def make(copy: Path, target: str) -> subprocess.CompletedProcess[str]:
         "-f",
         "tests/c/Makefile",
         target,
-        f"CC={CC}",
+        f"CC={needs.CC}",
         f"PYTHON={sys.executable}",
     ]
     return subprocess.run([*command, "NAME=here"], cwd=copy, capture_output=True, text=True)
@@ -143,7 +144,7 @@ def test_a_room_that_nobody_has_heard_of_is_told(core: Path) -> None:
 def test_a_start_enters_each_file_at_most_twice() -> None:
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "c" / "way.py")],
-        env={**os.environ, "CC": str(CC)},
+        env={**os.environ, "CC": str(needs.CC)},
         capture_output=True,
         text=True,
     )

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import needs
 from support import LINUX, poll
 
 BASH = shutil.which("bash")
@@ -220,7 +221,7 @@ def test_its_signals_are_as_they_were() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-@pytest.mark.skipif(BASH is None, reason="no bash")
+@needs.program("bash")
 def test_in_the_background() -> None:
     """A shell that says bg keeps its terminal, until it says fg."""
     assert BASH is not None

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 import fastspawn
+import needs
 
 ROOT = Path(__file__).parents[2]
-CC = shutil.which("cc")
 
 pytestmark = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("setuptools", "Cython", "pip")),
@@ -64,7 +64,7 @@ def test_no_compiler(source: Path) -> None:
     assert "needs a C compiler, and no-such-cc is not there: " in said
 
 
-@pytest.mark.skipif(CC is None, reason="no compiler")
+@needs.compiler
 def test_no_headers_of_libc(source: Path) -> None:
     assert "needs the C library's headers, which cc does not find: " in build(
         source, CC="cc -nostdinc"
@@ -74,7 +74,7 @@ def test_no_headers_of_libc(source: Path) -> None:
 HIDDEN = 'mount -t tmpfs none "$0" && exec "$@"'
 
 
-@pytest.mark.skipif(CC is None, reason="no compiler")
+@needs.compiler
 def test_no_headers_of_python(source: Path) -> None:
     headers = sysconfig.get_path("include")
     hide = ("unshare", "--mount", "sh", "-c", HIDDEN, headers)
@@ -128,7 +128,7 @@ print(setup["what_is_missing"](), [build.takes(flag) for flag in setup["ONE_SEGM
 """
 
 
-@pytest.mark.skipif(CC is None, reason="no compiler")
+@needs.compiler
 @pytest.mark.skipif(sys.platform != "linux", reason="for its linkers")
 def test_a_compiler_that_takes_less_than_others(source: Path) -> None:
     """zig's reads no standard input, checks no syntax alone, knows few options of the linker."""

@@ -17,17 +17,16 @@ from typing import Any, Literal
 
 import pytest
 
+import needs
 from conftest import Run
 from fastspawn import Command, Engine, Limits, Result, Template, TemplateError
 from fastspawn import _template as template_module
-from support import BOUND, LINUX, longer_times, poll
+from support import BOUND, longer_times, poll
 
-pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
+pytestmark = needs.templates
 
 PYTHON = sys.executable
 SHELL = "/bin/sh"
-CC = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-CXX = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path.read_bytes() for path in sorted((ROOT / "csrc").rglob("*.[ch]"))]
@@ -292,7 +291,7 @@ def test_one_that_executes_itself_again(run: Run) -> None:
     compare(run, command, None, normal)
 
 
-@pytest.mark.skipif(shutil.which("perl") is None, reason="no Perl")
+@needs.program("perl")
 def test_a_title_of_its_own(run: Run) -> None:
     script = "$0 = 'title'; open F, '/proc/self/comm'; print <F>; print \"$0\\n\""
     compare(run, Command(["perl", "-e", script]))
@@ -399,7 +398,7 @@ ARGS: list[list[str]] = [["abort"], ["raise", "11"], ["raise", "6"], ["overwrite
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compiled")
-    for compiler, text, name in ((CC, SOURCE_C, "c"), (CXX, SOURCE_CPP, "cpp")):
+    for compiler, text, name in ((needs.CC, SOURCE_C, "c"), (needs.CXX, SOURCE_CPP, "cpp")):
         if compiler is not None:
             source = folder / f"{name}.{name}"
             source.write_text(text)
@@ -408,14 +407,14 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.skipif(CXX is None, reason="no C++ compiler")
+@needs.compiler_of_cxx
 def test_static_constructors(run: Run, compiled: Path) -> None:
     result = compare(run, Command([compiled / "cpp", "thrown "]))
     assert result.stdout == b"thrown made thread constructed\ndestroyed constructed\nat exit\n"
     assert result.returncode == 2
 
 
-@pytest.mark.skipif(CC is None, reason="no C compiler")
+@needs.compiler
 @pytest.mark.parametrize("args", ARGS)
 def test_what_libc_knows_of_it(run: Run, compiled: Path, args: list[str]) -> None:
     env = {"A": "1", "B": "2", "PATH": os.environ["PATH"]}
@@ -427,7 +426,7 @@ def musl_object(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_object(tmp_path_factory.mktemp("musl"), "musl-gcc", BUILD)
 
 
-@pytest.mark.skipif(shutil.which("musl-gcc") is None, reason="no musl")
+@needs.musl
 @pytest.mark.parametrize("own", [False, True], ids=["package's", "musl's own"])
 @pytest.mark.parametrize("args", ARGS)
 def test_a_program_of_musl(
@@ -449,12 +448,12 @@ def test_a_program_of_musl(
     compare(run, Command([tmp_path / "musl", *args], env=env))
 
 
-@pytest.mark.skipif(CC is None, reason="no C compiler")
+@needs.compiler
 def test_an_object_of_another_build_is_refused(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when the package is installed anew while an engine runs."""
-    path = build_object(tmp_path, CC or "cc", (BUILD + 1) & 0xFFFFFFFF, "-O0")  # sooner built
+    path = build_object(tmp_path, needs.CC or "cc", (BUILD + 1) & 0xFFFFFFFF, "-O0")  # sooner built
     monkeypatch.setattr(template_module, "preload", lambda: os.fsencode(path))
 
     async def main() -> None:
@@ -464,13 +463,13 @@ def test_an_object_of_another_build_is_refused(
     run(main())
 
 
-@pytest.mark.skipif(CC is None, reason="no C compiler")
+@needs.compiler
 def test_an_object_of_the_users_own_is_preloaded(run: Run, tmp_path: Path, compiled: Path) -> None:
     own = tmp_path / "own.so"
     source = tmp_path / "own.c"
     source.write_text('char *getenv(const char *name) { (void)name; return "own"; }\n')
-    assert CC is not None
-    subprocess.run([CC, "-shared", "-fPIC", "-o", own, source], check=True)
+    assert needs.CC is not None
+    subprocess.run([needs.CC, "-shared", "-fPIC", "-o", own, source], check=True)
     env = {"LD_PRELOAD": str(own), "PATH": os.environ["PATH"]}
     assert b" own " in compare(run, Command([compiled / "c"], env=env)).stdout
 

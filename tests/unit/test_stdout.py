@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import needs
 from support import LINUX
 
 COMMANDS = [
@@ -59,7 +60,7 @@ def test_no_room(args: tuple[str, ...]) -> None:
     assert done.stderr.count(b"\n") <= 1
 
 
-@pytest.mark.skipif(not LINUX, reason="templates are for Linux only")
+@needs.templates
 def test_complaints_are_no_output() -> None:
     done = command(("fastspawn.snapshot", "explain", "no-such-program"), subprocess.PIPE)
     assert (done.returncode, done.stdout) == (2, b"")

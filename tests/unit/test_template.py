@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import shutil
 import signal
 import subprocess
@@ -17,11 +16,12 @@ from typing import Any
 
 import pytest
 
+import needs
 from conftest import Run
 from fastspawn import Command, Engine, Result, Template, TemplateError
-from support import LINUX, async_poll, at_checkpoint, policies
+from support import async_poll, at_checkpoint, policies
 
-pytestmark = pytest.mark.skipif(not LINUX, reason="templates are for Linux")
+pytestmark = needs.templates
 
 TOP = """\
 import os, sys
@@ -287,7 +287,7 @@ int main(void) {
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
+@needs.glibc
 @pytest.mark.parametrize("at", ["main", "effect"])
 def test_the_threads_id_is_not_where_the_kernel_clears_it(
     run: Run, tmp_path: Path, at: Any
@@ -405,7 +405,7 @@ def test_a_library_that_was_loaded_above_the_checkpoint(run: Run, tmp_path: Path
 # ---- the program's own LD_PRELOAD ----------------------------------------------------------------
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc")
+@needs.glibc
 @pytest.mark.parametrize("at", ["main", "effect"])
 @pytest.mark.parametrize("shape", ["PATH", "PATH:PATH", "", ":PATH", None])
 def test_an_object_that_the_program_preloads(
@@ -450,7 +450,7 @@ def test_an_object_that_the_program_preloads(
 # ---- a template that is of no use ----------------------------------------------------------------
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="for x86-64")
+@needs.x86_64
 def test_most_runs_differ_from_the_template(run: Run) -> None:
     async def main() -> None:
         async with Template(["echo", "a"], size=1, at="effect") as template:
@@ -468,7 +468,7 @@ def test_most_runs_differ_from_the_template(run: Run) -> None:
     run(main())
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="for x86-64")
+@needs.x86_64
 def test_a_template_that_its_own_runs_make_stale(run: Run, tmp_path: Path) -> None:
     source = """
         #include <stdlib.h>

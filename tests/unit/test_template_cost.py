@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from conftest import Run
 from fastspawn import Command, Engine, Result, Template
 from support import LINUX
@@ -242,7 +243,7 @@ def files_in(maps: bytes) -> list[tuple[str, int, int]]:
     return found
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="for x86-64")
+@needs.x86_64
 @pytest.mark.parametrize("folder", ["locale", "other"])
 def test_files_of_a_locale_that_lie_side_by_side(
     run: Run, compile_c: Compile, tmp_path: Path, folder: str
@@ -266,7 +267,7 @@ def test_files_of_a_locale_that_lie_side_by_side(
 @pytest.mark.skipif(
     not Path("/usr/lib/locale/C.utf8/LC_TIME").exists(), reason="the locale is in no files here"
 )
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="for x86-64")
+@needs.x86_64
 @pytest.mark.parametrize("holes", [(), ("holes",)])
 @pytest.mark.parametrize("moved", [False, True])
 def test_the_files_of_a_locale(
