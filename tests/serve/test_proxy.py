@@ -51,6 +51,10 @@ def shown(answer: Response) -> str:
         (("X-Forwarded-For: 2001:db8::1",), "2001:db8::1  off http"),
         (("X-Forwarded-For: 192.0.2.1, ::ffff:10.0.0.9",), "192.0.2.1  off http"),
         (("X-Forwarded-For: ::FFFF:192.0.2.1",), "192.0.2.1  off http"),
+        # The zone of an address may be any text, and a long one.
+        (('X-Forwarded-For: [fe80::1%eth0 - - "GET *" 200 $(id)]:80',), "fe80::1  off http"),
+        ((f"X-Forwarded-For: 192.0.2.1, fe80::2%{'x' * 9000}",), "fe80::2  off http"),
+        (("X-Forwarded-For: 192.0.2.1%eth0",), "127.0.0.1 port off http"),
         (("X-Forwarded-For: 192.0.2.1, unknown",), "127.0.0.1 port off http"),
         (("X-Forwarded-For: 192.0.2.1, unknown, 10.0.0.1",), "10.0.0.1  off http"),
         (("X-Forwarded-For: ; rm -rf /",), "127.0.0.1 port off http"),

@@ -91,12 +91,11 @@ class AccessLog:
 
     def _shorter(self, exchange: Exchange, job: Job | None) -> bytes:
         """The line, with what is longest in it cut."""
-        most = _LONGEST
-        while True:
+        most, line = _LONGEST, b""
+        while most and (not line or len(line) > _LONGEST):
             most //= 2
             line = self._line(_cut(exchange, most), job)
-            if len(line) <= _LONGEST:
-                return line
+        return line
 
     def _common(self, exchange: Exchange, job: Job | None) -> bytes:
         return b"%b %b%b\n" % (self._start(exchange), _end(job), _id(exchange))

@@ -151,7 +151,8 @@ def _schemes(fields: Fields) -> list[bytes]:
 
 
 def _address(hop: bytes) -> bytes | None:
-    """Without a port. None: not an address ("unknown", "_hidden")."""
+    """Without a port, and without the zone of an IPv6 address, which means something where it was
+    written only, and may be any text of any length. None: not an address ("unknown", "_hidden")."""
     bracketed = _BRACKETED.fullmatch(hop)
     if bracketed is not None:
         hop = bracketed[1]
@@ -161,7 +162,8 @@ def _address(hop: bytes) -> bytes | None:
         from ipaddress import ip_address
 
         address = ip_address(hop.decode("ascii"))
-        return str(getattr(address, "ipv4_mapped", None) or address).encode()
+        plain = str(getattr(address, "ipv4_mapped", None) or address)
+        return plain.partition("%")[0].encode()
     except ValueError:
         return None
 
