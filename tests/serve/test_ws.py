@@ -7,15 +7,21 @@ import os
 import signal
 import socket
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
+from websockets.frames import Frame, Opcode
 from websockets.sync.client import ClientConnection, connect
 
 from fastspawn.serve.config import settings
+from fastspawn.serve.config.model import RouteConfig
+from fastspawn.serve.ws.exchange import WsExchange
 from serve.harness import (
     BOUND,
     Server,
@@ -298,6 +304,24 @@ def test_frames_that_are_none(start: Start, script: Script, frame: bytes, code: 
         assert int.from_bytes(client.read_exactly(head[1])[:2], "big") == code
         assert client.ended()
     poll(lambda: not children(server.pid), "the process's end")
+
+
+def test_empty_fragments_cost_nothing() -> None:
+    """No limit says how many of them a message has: the one on its size never comes."""
+    route: Any = SimpleNamespace(config=RouteConfig(mode="ws"))
+    connection: Any = SimpleNamespace(peer=b"-")
+    exchange = WsExchange(connection, route, b"GET", b"/", http10=False, keep=False)
+    exchange.job = taken = Mock()
+    exchange._take(Frame(Opcode.TEXT, b"a", fin=False))
+    tracemalloc.start()
+    try:
+        for _ in range(10_000):
+            exchange._take(Frame(Opcode.CONT, b"", fin=False))
+        assert tracemalloc.get_traced_memory()[0] < 16384
+    finally:
+        tracemalloc.stop()
+    exchange._take(Frame(Opcode.CONT, b"b", fin=True))
+    taken.write.assert_called_once_with(b"ab\n")
 
 
 def test_handshakes(start: Start, script: Script) -> None:

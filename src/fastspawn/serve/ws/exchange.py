@@ -84,8 +84,9 @@ class WsExchange(Exchange):
         )
 
         # From the client.
-        self._fragments: list[bytes] = []
-        """Of the message that is being received."""
+        self._fragments = bytearray()
+        """Of the message that is being received. How many there are, no limit says: empty ones
+        are to cost nothing."""
         self._is_text = False
         self._whole = route.config.ws_frames == "lines"
         """It is passed on when it is complete. Text always is: it has to be checked."""
@@ -206,10 +207,10 @@ class WsExchange(Exchange):
             self._close(connection, UNSUPPORTED, "only text is known here")
             return
         if self._whole or self._is_text:
-            self._fragments.append(data)
+            self._fragments += data
             if not frame.fin:
                 return
-            data = b"".join(self._fragments)
+            data = bytes(self._fragments)
             self._fragments.clear()
             try:
                 if self._is_text:
