@@ -637,6 +637,38 @@ def test_refused(tmp_path: Path, text: str, words: list[str]) -> None:
     assert_refused(run("--config", str(path)), str(path) if words[0][0] == ":" else "", *words)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("set-env = {'A=B' = 'x'}", "1: set-env: 'A=B' is not a name"),
+        ("header = {'X: y' = 'x'}", "1: header: 'X: y' is not a name"),
+        ("rlimit = {'nofile=1:' = 'x'}", "1: rlimit: 'nofile=1:' is not a name"),
+        ("status = {'1=404,2' = 400}", "1: status: '1=404,2' is not a name"),
+        ('"a\\nb" = 1', " 'a\\nb': unknown key"),
+        ("port = " + "9" * 5000, " Exceeds the limit"),
+        ("a = " + "[" * 20_000, " nested too deeply"),
+    ],
+    ids=range(7),
+)
+def test_refused_in_a_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "serve.toml"
+    path.write_text(text)
+    with pytest.raises(cli.UsageError) as found:
+        cli.parse(["--config", str(path)], {})
+    assert str(found.value).startswith(f"{path}:{said}"), found.value
+
+
+def test_a_working_directory_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(cli.UsageError, match=r"--cwd: 'here': the working directory: No such file"):
+        cli.parse(["--cwd", "here"], {})
+
+
 def test_no_file(tmp_path: Path) -> None:
     assert_refused(run("--config", str(tmp_path / "none")), "none: No such file")
     assert_refused(run("--config", str(tmp_path)), "Is a directory")

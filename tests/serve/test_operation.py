@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import signal
 import socket
 import stat
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from fastspawn.serve.host.worker import Worker
 from serve.harness import BOUND, Client, Server, alive, children, poll
 
 Serve = Callable[..., Server]
@@ -172,6 +174,33 @@ def test_worker_is_replaced(serve: Serve) -> None:
     # Its port was never closed: not one connection is refused, whoever answers.
     for _ in range(50):
         assert server.get().body == b"hi\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prlimit")
+def test_worker_for_which_there_is_no_room(start: Serve) -> None:
+    """The others serve, and it is started when there is."""
+    server = start("--workers", "2")
+    before = worker_pids(server)
+    usual = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (3, usual[1]))
+    victim = min(before)
+    os.kill(victim, signal.SIGKILL)
+    poll(lambda: "cannot start worker" in server.errors(), "word of it")
+    server.signal(signal.SIGUSR2)
+    poll(lambda: "not restarted: cannot start worker" in server.errors(), "word of it")
+    assert worker_pids(server) == before - {victim}
+    # The port of the one that has gone was never closed.
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, usual)
+    poll(lambda: len(worker_pids(server)) == 2, "another worker")
+    for _ in range(20):
+        assert server.get().body == b"hi\n"
+
+
+def test_the_time_before_another_try_has_a_bound() -> None:
+    worker = Worker(1, [])
+    worker.failures = 5000
+    worker.put_off()
+    assert worker.due - time.monotonic() <= 5.0
 
 
 def test_worker_that_keeps_failing_is_not_restarted_in_a_hurry(start: Serve) -> None:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from fastspawn.serve.config.model import Config
+from fastspawn.serve.host.reload import Reloader
+from fastspawn.serve.host.systemd import Notifier
+from fastspawn.serve.host.workers import Supervisor
+from fastspawn.serve.strategies.news import News
 from serve.conftest import Serve
 from serve.harness import Server, poll
 
@@ -69,6 +77,7 @@ def test_new_routes(serve: Serve, file: File, workers: str) -> None:
     ("text", "why"),
     [
         ("port = ", ":1: "),
+        ("port = " + "[" * 20_000, "nested too deeply"),
         ("queue = 'x'\n", ":1: queue: 'x' is text, not a number"),
         ("command = ['no-such-command']\n", "cannot run no-such-command: No such file"),
         (None, "No such file"),
@@ -87,6 +96,41 @@ def test_bad_file(start: Serve, file: File, workers: str, text: str | None, why:
     file.write("/ echo two")
     reload(server, "fastspawn: reloaded")
     poll(lambda: gets(server, "/", b"two\n"), "the new route")
+
+
+def short_of_memory() -> Config:
+    raise MemoryError("no room")
+
+
+def test_what_is_no_fault_of_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    """A supervisor, and a server, that cannot read it for whatever reason goes on as it was."""
+    nothing: Any = Mock()
+    supervisor = Supervisor(Config(), [], ready=nothing, stopping=nothing, reread=short_of_memory)
+    supervisor._reload()
+    Reloader(nothing, nothing, Notifier({}), None).reread(short_of_memory)
+    said = capsys.readouterr().err
+    assert said == "fastspawn: not reloaded: MemoryError: no room\n" * 2
+
+
+def test_a_load_that_fails_is_not_the_last(capsys: pytest.CaptureFixture[str]) -> None:
+    async def load(config: Config) -> None:
+        if config.port == 1:
+            raise ModuleNotFoundError("no room")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        service: Any = Mock(load=load, loop=loop)
+        reloader = Reloader(service, News(print), Notifier({}), None)
+        for port in (1, 2):
+            reloader.ask(Config(port=port), f"reloaded {port}")
+            await reloader._task  # type: ignore[misc]
+
+    asyncio.run(main())
+    said = capsys.readouterr().err.splitlines()
+    assert [line.partition(": ")[2] for line in said] == [
+        "not reloaded: ModuleNotFoundError: no room",
+        "reloaded 2",
+    ]
 
 
 def test_running_and_waiting_requests_finish_under_the_old_routes(

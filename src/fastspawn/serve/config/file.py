@@ -45,6 +45,10 @@ def read(path: str) -> dict[str, Any]:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         _refuse_syntax(path, text, str(error))
+    except RecursionError:
+        raise FileError(f"{path}: nested too deeply") from None
+    except ValueError as error:  # of int(), which has a limit of its own
+        raise FileError(f"{path}: {error}") from error
     return _Reader(path, text).top(table)
 
 
@@ -105,7 +109,7 @@ class _Reader:
 
         close = difflib.get_close_matches(key.replace("_", "-"), known, 1)
         hint = f": did you mean {close[0]}?" if close else ""
-        self._refuse(section, key, f"unknown key{hint}")
+        self._refuse(section, key if key.isprintable() else repr(key), f"unknown key{hint}")
 
     def _refuse(self, section: int | None, key: str, message: str) -> NoReturn:
         key = f"{key}: " if key else ""
@@ -153,6 +157,13 @@ def _texts(value: Any) -> list[str]:
     return [_text(each) for each in value]
 
 
+def _name(text: str, marks: str) -> str:
+    """A key that is to be the name of something, which ends before any of ``marks``."""
+    if any(mark in text for mark in marks):
+        raise ValueError(f"{text!r} is not a name")
+    return text
+
+
 def _command(value: Any) -> str | tuple[str, ...]:
     command = value if isinstance(value, str) else tuple(_texts(value))
     if not command:
@@ -168,15 +179,15 @@ def value_of(option: Option, value: Any) -> Any:
         return value
     if option.kind == "list":
         if option.name == "set-env" and isinstance(value, dict):
-            value = [f"{name}={_text(each)}" for name, each in value.items()]
+            value = [f"{_name(name, '=')}={_text(each)}" for name, each in value.items()]
         if option.name == "header" and isinstance(value, dict):
-            value = [f"{name}: {_text(each)}" for name, each in value.items()]
+            value = [f"{_name(name, ':')}: {_text(each)}" for name, each in value.items()]
         if option.name == "rlimit" and isinstance(value, dict):
-            value = [f"{name}={each}" for name, each in value.items()]
+            value = [f"{_name(name, '=')}={each}" for name, each in value.items()]
         return [option.convert(each) for each in _texts(value)]
     if option.kind == "text":
         if option.name == "status" and isinstance(value, dict):
-            value = ",".join(f"{name}={each}" for name, each in value.items())
+            value = ",".join(f"{_name(name, '=,')}={each}" for name, each in value.items())
         return option.convert(_text(value))
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(f"{value!r} is not a {option.kind}")

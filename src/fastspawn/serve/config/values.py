@@ -180,7 +180,10 @@ def path(text: str) -> str:
 
 def directory(text: str) -> str:
     """Made absolute: it is looked for from elsewhere."""
-    return os.path.abspath(path(text))
+    try:
+        return os.path.abspath(path(text))
+    except OSError as error:
+        raise ValueError(f"{text!r}: the working directory: {error.strerror}") from error
 
 
 def words(text: str) -> tuple[str, ...]:

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from .systemd import Notifier
 
 
+def why_not(error: Exception) -> str:
+    """In a line. Not only what is wrong with a configuration: to read it takes files, memory and
+    modules that are not loaded yet, and a server that lacks them goes on as it was."""
+    if isinstance(error, (ValueError, OSError, NotStarted)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
 class Reloader:
     """Puts new configurations into force, one after the other."""
 
@@ -42,8 +50,8 @@ class Reloader:
         self._notifier.reloading()
         try:
             config, note = settings.reloaded(self._service.config, read())
-        except ValueError as error:
-            say(f"not reloaded: {error}")
+        except Exception as error:
+            say(f"not reloaded: {why_not(error)}")
             self._notifier.ready()
         else:
             self.ask(config, f"reloaded {config.config}{note}")
@@ -62,8 +70,8 @@ class Reloader:
                     await self._service.load(config)
                 if self._secure is not None:
                     tls.renew(self._secure, config)
-            except (NotStarted, OSError, tls.TlsError) as error:
-                say(f"not reloaded: {error}")
+            except Exception as error:
+                say(f"not reloaded: {why_not(error)}")
             else:
                 if note:
                     say(note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -70,12 +71,14 @@ class Worker:
         self.due = 0.0
 
     def start(self, config: Config) -> None:
+        """Raises OSError: then there is no process."""
         fds = [sock.fileno() for sock in self.sockets]
         mine, theirs = socket.socketpair()
         self.ready = False
         self.taken = None
         self.started = time.monotonic()
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.enter_context(mine)
             # Ours, with which what the supervisor was told to ignore is ignored by workers, too.
             self.process = Popen(
                 [sys.executable, "-m", "fastspawn.serve", FLAG, *map(str, fds)],
@@ -84,6 +87,7 @@ class Worker:
                 # A Ctrl-C in the terminal is the supervisor's to pass on, once.
                 start_new_session=True,
             )
+            undo.pop_all()
         mine.setblocking(False)
         self.link = mine
         self.inbox = link.Inbox()
@@ -119,6 +123,10 @@ class Worker:
             self.failures = 0
             self.due = now
         else:
-            self.due = now + min(_BACKOFF * 2**self.failures, _BACKOFF_MOST)
-            self.failures += 1
+            self.put_off()
         return status
+
+    def put_off(self) -> None:
+        """Let it be started some time later, and later still if that fails, too."""
+        self.due = time.monotonic() + min(_BACKOFF * 2 ** min(self.failures, 20), _BACKOFF_MOST)
+        self.failures += 1

@@ -24,6 +24,7 @@ from . import link, orphans, outlets, server
 from .agent import DRAIN, Agent, ready
 from .lending import Broker
 from .outlets import say
+from .reload import why_not
 from .systemd import Notifier
 from .worker import Worker
 
@@ -161,13 +162,32 @@ class Supervisor:
         self._flush()
 
     def _start(self, worker: Worker) -> None:
-        worker.start(self._config)
+        try:
+            worker.start(self._config)
+        except OSError as error:
+            self._not_started(worker, f"cannot start worker {worker.number}: {error.strerror}")
+            return
         assert worker.link is not None
         self._selector.register(worker.link, selectors.EVENT_READ, worker)
         if self._broker is not None:
             self._broker.join(worker)
         if self._tally is not None:
             self._tally.join(worker)
+
+    def _not_started(self, worker: Worker, why: str) -> None:
+        """There is no room for its process: the others serve on meanwhile."""
+        if not self._serving:
+            raise server.StartError(why)
+        if worker is self._fresh:
+            self._give_up_restart(why)
+        else:
+            worker.put_off()
+            say(f"{why}: trying again")
+
+    def _give_up_restart(self, why: str) -> None:
+        self._fresh = None
+        self._to_replace.clear()
+        say(f"not restarted: {why}")
 
     def _all(self) -> list[Worker]:
         fresh = [] if self._fresh is None else [self._fresh]
@@ -243,9 +263,7 @@ class Supervisor:
             return
         how = f"exited with status {status}" if status >= 0 else f"was killed by signal {-status}"
         if worker is self._fresh:
-            self._fresh = None
-            self._to_replace.clear()
-            say(f"not restarted: the new worker {worker.number} (pid {pid}) {how}")
+            self._give_up_restart(f"the new worker {worker.number} (pid {pid}) {how}")
             return
         if self._tally is not None:
             self._tally.replaced += 1
@@ -257,8 +275,8 @@ class Supervisor:
         self._notifier.reloading()
         try:
             self._config, note = settings.reloaded(self._config, self._reread())
-        except ValueError as error:
-            say(f"not reloaded: {error}")
+        except Exception as error:
+            say(f"not reloaded: {why_not(error)}")
             self._notifier.ready()
             return
         for worker in self._all():
