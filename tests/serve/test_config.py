@@ -658,9 +658,7 @@ def test_refused_in_a_line(tmp_path: Path, text: str, said: str) -> None:
     assert str(found.value).startswith(f"{path}:{said}"), found.value
 
 
-def test_a_working_directory_that_is_gone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_working_directory_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)

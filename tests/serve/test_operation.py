@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from fastspawn.serve.config.model import Config
+from fastspawn.serve.host.listen import ListenError, listen
 from fastspawn.serve.host.worker import Worker
 from serve.harness import BOUND, Client, Server, alive, children, poll
 
@@ -288,6 +290,21 @@ def test_unix_socket(serve: Serve, tmp_path: Path) -> None:
     server.signal(signal.SIGTERM)
     assert server.wait() == 0
     assert not path.exists()
+
+
+def test_unix_socket_of_another_that_accepts_nobody(tmp_path: Path) -> None:
+    """It is in use, however many wait there."""
+    path = str(tmp_path / "socket")
+    with socket.socket(socket.AF_UNIX) as other, contextlib.ExitStack() as waiting:
+        other.bind(path)
+        other.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                client = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                client.setblocking(False)
+                client.connect(path)
+        with pytest.raises(ListenError, match="Address already in use"):
+            listen(Config(host=(), uds=path))
 
 
 def test_client_gone_on_a_unix_socket(serve: Serve, script: Script, tmp_path: Path) -> None:

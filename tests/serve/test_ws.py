@@ -363,7 +363,7 @@ def test_origins(start: Start, script: Script) -> None:
 def test_subprotocols_and_the_environment(start: Start, script: Script) -> None:
     names = "REQUEST_METHOD PATH_INFO QUERY_STRING REMOTE_ADDR HTTP_X_A HTTP_COOKIE HTTP_ORIGIN"
     text = f"for name in {names}; do eval echo \\$$name; done; echo ${{SECRET-none}}"
-    options = ("--ws-subprotocol", "b", "--ws-subprotocol", "c")
+    options = ("--ws-subprotocol", "b", "--ws-subprotocol", "c", "--request-id")
     os.environ["SECRET"] = "s"
     try:
         server = start(*options, command=script(text))
@@ -378,8 +378,10 @@ def test_subprotocols_and_the_environment(start: Start, script: Script) -> None:
         assert client.subprotocol == "c"
         received = [client.recv(BOUND) for _ in range(8)]
         assert received == ["GET", "/a b", "c=d", "127.0.0.1", "1", "d=e", "", "none"]
-    with open_ws(server, subprotocols=["x"]) as client:
+    with open_ws(server, subprotocols=["x"], additional_headers={"X-Request-Id": "mine"}) as client:
         assert client.subprotocol is None
+        assert client.response is not None
+        assert client.response.headers["X-Request-Id"] == "mine"
 
 
 def test_overload(start: Start, script: Script) -> None:

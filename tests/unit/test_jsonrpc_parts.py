@@ -57,6 +57,7 @@ def test_an_id_keeps_its_type() -> None:
         (message(id=1), INVALID), (message(result=1), INVALID), (message(error={}), INVALID),
         (message(id=1, result=1, error={}), INVALID),
         (message(id=1, method="a", result=1), INVALID),
+        (b'{"jsonrpc":"2.0","id":1e999,"method":"a"}', INVALID),
         (message(id=None, method="a"), INVALID), (message(id=True, method="a"), INVALID),
         (message(id=[1], method="a"), INVALID), (message(id={}, method="a"), INVALID),
         (message(id=1, method=1), INVALID), (message(id=None, result=1), INVALID),

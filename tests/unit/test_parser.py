@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from httptools import HttpParserCallbackError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,6 +63,22 @@ def said(recorder: Recorder) -> list[tuple[bytes, bytes, bytes | None, bool, boo
         )
         for each in recorder.found
     ]
+
+
+class Faulty(Recorder):
+    """Has a fault of its own."""
+
+    def received(self, exchange: RawExchange) -> None:
+        raise LookupError("ours")
+
+
+def test_a_fault_of_ours_is_not_the_clients() -> None:
+    """It is told, and not taken for a request that makes no sense."""
+    recorder = Faulty()
+    with pytest.raises(HttpParserCallbackError) as found:
+        recorder.parser.feed(PIPELINED)
+    assert isinstance(found.value.__context__, LookupError)
+    assert [each.refusal for each in recorder.found] == [None]
 
 
 @given(cuts=st.lists(st.integers(0, len(PIPELINED)), max_size=8))

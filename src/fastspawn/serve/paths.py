@@ -126,6 +126,8 @@ def parse(text: str) -> Template:
         raise ValueError(f"{text!r} does not begin with a slash")
     if found := re.search(r"[?#%\0-\x20\x7f]", text):
         raise ValueError(f"{found[0]!r} in {text!r}: a path is written decoded, without a query")
+    if re.search("[\ud800-\udfff]", text):
+        raise ValueError(f"{text!r} is not UTF-8")  # and could not be told of in figures
     parts = text[1:].split("/")
     segments = tuple(_segment(part, text, last=i == len(parts) - 1) for i, part in enumerate(parts))
     template = Template(text, segments)

@@ -280,6 +280,7 @@ def _remove_stale(path: str) -> None:
     except OSError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # where nobody accepts and no more can wait, it would
         try:
             probe.connect(path)
         except ConnectionRefusedError:

@@ -9,7 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+from httptools import (
+    HttpParserCallbackError,
+    HttpParserError,
+    HttpParserUpgrade,
+    HttpRequestParser,
+)
 
 from .about import About
 from .exchange import Connection
@@ -131,7 +136,12 @@ class RequestParser:
             elif rest:
                 self.feed(rest)
                 return
-        except HttpParserError:
+        except HttpParserError as error:
+            if isinstance(error, HttpParserCallbackError) and not isinstance(
+                error.__context__, _Stop
+            ):
+                # A fault of ours, and not the client's: for the log, and it ends the connection.
+                raise
             if not self.deaf:
                 self.spoil(400, b"malformed request\n")
             return

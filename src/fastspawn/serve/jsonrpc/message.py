@@ -7,6 +7,7 @@ it: what is read of it is whose it is.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Final, Literal, NamedTuple
 
 Key = tuple[str, "str | float"]
@@ -110,6 +111,6 @@ def _key(value: object) -> Key:
 def _maybe(value: object) -> Key | None:
     if isinstance(value, str):
         return "text", value
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) != math.inf:
         return "number", value
     return None

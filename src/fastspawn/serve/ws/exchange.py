@@ -142,7 +142,8 @@ class WsExchange(Exchange):
         connection = self.connection
         assert connection is not None
         self.job = self.route.spawn(self, self._input())
-        head = self.held.removesuffix(b"\r\n") + self.route.heads.own + b"\r\n"
+        more = b"" if self.about is None else self.about.end
+        head = self.held.removesuffix(b"\r\n\r\n") + self.route.heads.own + more + b"\r\n\r\n"
         self.held = b""
         self.status = 101
         self.head_sent = True
