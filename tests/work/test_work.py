@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import queues
+from fastspawn._work.source import QueueError
+from fastspawn._work.verdict import Policy
+from fastspawn._work.worker import Terms
+from fastspawn._work.worker import Worker as Working
+from fastspawn.serve.config.model import RouteConfig
 from queues import Queue, Worker
-from support import LINUX, poll, sh
+from support import BOUND, LINUX, poll, sh
 
 Work = Callable[..., Worker]
 
@@ -119,6 +126,61 @@ def test_replies(queue: Queue, work: Work) -> None:
     assert sorted(each["body"] for each in found) == ["one!", "two!"]
     if queue.server.name == "nats":
         assert {each["body"]: each["subject"] for each in found} == {"one!": to, "two!": other}
+
+
+def test_a_message_names_where_its_reply_goes(queue: Queue, work: Work) -> None:
+    """Where none can go it is a dead letter, and no end of the worker; without a name the reply is
+    the worker's own output."""
+    queue.make()
+    if isinstance(queue, queues.Redis):
+        with queue._client() as client:
+            client.set("text", "x")
+    worker = work("--reply-header", "answer", command=("cat",))
+    queue.put([b"bad"], answer="text" if queue.server.name == "redis" else "no subject")
+    worker.says("dead letter (delivery 1)")
+    queue.put([b"good\n"])
+    worker.says("good\n")
+    settled(queue)
+    (letter,) = queue.letters()
+    assert (letter["body"], letter["fastspawn-status"]) == ("bad", "0")
+    assert letter["fastspawn-reason"].startswith("its reply cannot go to ")
+
+
+class Broken:
+    """A queue of which nobody expects what it does."""
+
+    ack_wait, max_deliver = 0.03, None
+
+    def __init__(self, *faults: str) -> None:
+        self._faults = faults
+
+    async def get(self, room: int) -> list[Any]:
+        if "get" in self._faults:
+            raise LookupError("get")
+        await asyncio.sleep(0.01)
+        return []
+
+    async def extend(self, messages: object) -> None:
+        if "extend" in self._faults:
+            raise LookupError("extend")
+
+    async def stop(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("fault", ["get", "extend"])
+def test_a_fault_is_told_and_ends_the_worker(fault: str) -> None:
+    """It does not go on without asking for messages, or without saying that it lives."""
+    source: Any = Broken(fault)
+    terms = Terms(1, Policy(), None, variables=False, replies=False)
+    strategy: Any = None
+
+    async def main() -> None:
+        worker = Working(source, RouteConfig(), strategy, terms, print, (None, None))
+        await asyncio.wait_for(worker.run(), BOUND)
+
+    with pytest.raises(QueueError, match=f"LookupError..{fault}"):
+        asyncio.run(main())
 
 
 def test_a_worker_that_dies_and_one_that_takes_long(

@@ -16,13 +16,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from nats.aio.client import Client
+from nats.errors import BadSubjectError, NoRespondersError
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
 from nats.js import api
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError, ServiceUnavailableError
 
 from . import letters
-from .source import PATIENCE, Ended, Options, QueueError, of_headers
+from .source import PATIENCE, Ended, NoReply, Options, QueueError, of_headers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -346,20 +346,24 @@ class JetStream:
         return True
 
     async def done(self, message: Any, output: bytes) -> None:
-        subject = self._reply_subject(message)
+        subject = self.reply_to(message)
         if subject:
             headers = {"Fastspawn-Stream": message.stream, "Fastspawn-Id": str(message.sequence)}
-            await self._insist(lambda: self._reply(subject, output, headers))
+            if not await self._insist(lambda: self._reply(subject, output, headers)):
+                self._say(f"{message.title}: no reply could be sent to {subject!r}")
         await self._settle(message, _ACK)
 
-    def _reply_subject(self, message: _Message) -> str | None:
+    def reply_to(self, message: Any) -> Any:
         options = self._options
         named = (message.raw.headers or {}).get(options.reply_header or "")
         return named or options.reply_to
 
     async def _reply(self, subject: str, output: bytes, headers: dict[str, str]) -> None:
         """To whoever listens, a stream among them. Once it is flushed the server has it."""
-        await self._client.publish(subject, output, headers=headers)
+        try:
+            await self._client.publish(subject, output, headers=headers)
+        except BadSubjectError:
+            raise NoReply(f"its reply cannot go to {subject!r}: that is no subject") from None
         await self._client.flush(int(_ANSWER))
 
     async def again(self, message: Any, delay: float) -> None:

@@ -22,7 +22,7 @@ from redis import exceptions
 from redis.asyncio import Redis
 
 from . import letters
-from .source import PATIENCE, Ended, Options, QueueError, of_headers
+from .source import PATIENCE, Ended, NoReply, Options, QueueError, of_headers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -245,11 +245,17 @@ class RedisStream:
             self._say(f"{self.name}: {_told(error)}")
 
     async def done(self, message: Any, output: bytes) -> None:
-        stream = self._reply_stream(message)
+        stream = self.reply_to(message)
+        if stream and stream != self._options.reply_to:
+            # In a transaction it would be refused, and the acknowledgement would not.
+            kind = await self._insist(lambda: self._call("TYPE", stream))
+            if kind not in (b"stream", b"none"):
+                name = stream.decode(errors="backslashreplace")
+                raise NoReply(f"its reply cannot go to {name!r}: that is a {kind.decode()}")
         reply = ("XADD", stream, "*", "body", output, "stream", self.stream, "id", message.entry)
         await self._settle(message, reply if stream else None)
 
-    def _reply_stream(self, message: _Message) -> Any:
+    def reply_to(self, message: Any) -> Any:
         named = self._options.reply_header
         found = None if named is None else dict(message.fields).get(named.encode())
         return found or self._options.reply_to

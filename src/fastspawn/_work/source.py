@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +22,11 @@ LONGEST: Final = 64 * 1024
 
 class QueueError(Exception):
     """Nothing can be had of the queue; why, in one line."""
+
+
+class NoReply(Exception):
+    """Where a message wants its reply to go, none can; why, in one line. It is the message's own
+    fault, and nothing has become of it yet."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +124,11 @@ class Source(Protocol):
         """They are being worked on. Called three times per ``ack_wait``; one that is not told for
         want of a connection is told the next time."""
 
+    def reply_to(self, message: Message) -> Any:
+        """Where what its process says is to go; None: nowhere here."""
+
     async def done(self, message: Message, output: bytes) -> None:
-        """With what is to be its reply, where it has one."""
+        """With what is to be its reply, where it has one. Raises NoReply."""
 
     async def again(self, message: Message, delay: float) -> None:
         """It is to be handed out once more, after so many seconds."""

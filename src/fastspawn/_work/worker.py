@@ -17,10 +17,10 @@ from fastspawn.serve.strategies.command import argv_of, env_of
 from . import verdict
 from .figures import Figures
 from .process import Process
-from .source import PATIENCE, Ended, QueueError
+from .source import PATIENCE, Ended, NoReply, QueueError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from fastspawn._core import Outlet
     from fastspawn.serve.config.model import RouteConfig
@@ -96,8 +96,8 @@ class Worker:
 
     async def run(self) -> None:
         """Raises QueueError once what ran has ended."""
-        ticking = asyncio.ensure_future(self._tick())
-        feeding = asyncio.ensure_future(self._feed())
+        ticking = asyncio.ensure_future(self._watched(self._tick()))
+        feeding = asyncio.ensure_future(self._watched(self._feed()))
         asked = asyncio.ensure_future(self.stop.drain.wait())
         try:
             await asyncio.wait([feeding, asked], return_when=asyncio.FIRST_COMPLETED)
@@ -113,6 +113,13 @@ class Worker:
         if self._trouble is not None:
             raise self._trouble
 
+    async def _watched(self, what: Coroutine[Any, Any, None]) -> None:
+        """Without it nothing goes on: who has put us here is to know."""
+        try:
+            await what
+        except Exception as error:
+            self._fail(error if isinstance(error, QueueError) else QueueError(repr(error)))
+
     async def _tick(self) -> None:
         """What is worked on is the worker's; also while it ends."""
         while True:
@@ -120,16 +127,13 @@ class Worker:
             await self._source.extend(list(self._tasks.values()))
 
     async def _feed(self) -> None:
-        try:
-            while not self.stop.drain.is_set():
-                room = self._terms.concurrency - len(self._tasks)
-                if room <= 0:
-                    await self._room()
-                    continue
-                for message in await self._source.get(room):
-                    self._begin(message)
-        except QueueError as error:
-            self._fail(error)
+        while not self.stop.drain.is_set():
+            room = self._terms.concurrency - len(self._tasks)
+            if room <= 0:
+                await self._room()
+                continue
+            for message in await self._source.get(room):
+                self._begin(message)
 
     async def _room(self) -> None:
         self._free = asyncio.get_running_loop().create_future()
@@ -211,8 +215,12 @@ class Worker:
     async def _judge(self, message: Message, ended: Ended) -> None:
         found = self._policy.judge(ended.status, ended.reason, message.deliveries)
         if found.fate == "done":
-            await self._source.done(message, ended.output)
-            self.figures.done += 1
+            try:
+                await self._source.done(message, ended.output)
+            except NoReply as why:
+                await self._bury(message, replace(ended, reason=str(why)))
+            else:
+                self.figures.done += 1
         elif found.fate == "dead":
             await self._bury(message, ended)
         else:
@@ -246,7 +254,8 @@ class Worker:
 
     async def _process(self, message: Message) -> tuple[Process, Any]:
         ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        sink = Process(ended, *self._outlets, replies=self._terms.replies)
+        replies = self._source.reply_to(message) is not None
+        sink = Process(ended, *self._outlets, replies=replies)
         if self._terms.variables:
             env = {**self._env, **message.variables}
             job = self._strategy.spawn_as(sink, message.body, self._argv, env)
