@@ -171,6 +171,7 @@ def test_whatever_comes_for_a_script_does_not_lead_upwards(rest: bytes) -> None:
         "/{a}/{a}",
         "/{a",
         "/{a}}",
+        "/\udcff",
     ],
 )
 def test_bad_template(text: str) -> None:

@@ -76,7 +76,8 @@ class Receiver(Connection, Protocol):
 
 
 class _Stop(Exception):
-    """Nothing after this is to be parsed. There is no other way to stop the parser."""
+    """Nothing after this is to be parsed. There is no other way to stop the parser. It is the
+    context of what that raises, the first time, unless an exception is being handled meanwhile."""
 
 
 class RequestParser:
@@ -123,28 +124,32 @@ class RequestParser:
         llhttp = self._llhttp
         if llhttp is None:
             return
+        parsed = -1
         try:
             llhttp.feed_data(data)
         except HttpParserUpgrade as upgrade:
-            # The offer is not taken up (RFC 9110 section 7.8): the request's body may follow,
-            # and other requests.
-            if self._upgrade:
-                self._parse_upgrade_body()
-            rest = data[upgrade.args[0] :]
-            if self.deaf:
-                self._connection.data_received(bytes(rest))
-            elif rest:
-                self.feed(rest)
-                return
+            parsed = upgrade.args[0]
         except HttpParserError as error:
+            cause = error.__context__
             if isinstance(error, HttpParserCallbackError) and not isinstance(
-                error.__context__, _Stop
+                cause, (_Stop, type(None))
             ):
                 # A fault of ours, and not the client's: for the log, and it ends the connection.
                 raise
             if not self.deaf:
                 self.spoil(400, b"malformed request\n")
             return
+        if parsed >= 0:
+            # The offer is not taken up (RFC 9110 section 7.8): the request's body may follow,
+            # and other requests.
+            if self._upgrade:
+                self._parse_upgrade_body()
+            rest = data[parsed:]
+            if self.deaf:
+                self._connection.data_received(bytes(rest))
+            elif rest:
+                self.feed(rest)
+                return
         if self._progress:
             self._progress = False
             self.quiet = 0
