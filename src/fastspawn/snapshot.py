@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import shutil
 import socket
 import struct
@@ -267,14 +268,30 @@ def _explain(argv: list[str], options: argparse.Namespace) -> int:
     return 0 if alike and told else 1
 
 
+def _rounds(text: str) -> int:
+    if not re.fullmatch(r"\d{1,6}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 999999")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"\d{1,6}(\.\d*)?|\.\d+", text, re.ASCII) or not float(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return float(text)
+
+
 def add_options(explain: argparse.ArgumentParser) -> None:
     """Those of ``explain``."""
     explain.add_argument(
-        "--rounds", type=int, default=200, metavar="N", help="runs to time (default: 200; 0: none)"
+        "--rounds",
+        type=_rounds,
+        default=200,
+        metavar="N",
+        help="runs to time (default: 200; 0: none)",
     )
     explain.add_argument(
         "--timeout",
-        type=float,
+        type=_seconds,
         default=5.0,
         metavar="SECONDS",
         help="to its stop, and for a run (default: 5)",
@@ -285,15 +302,23 @@ def add_options(explain: argparse.ArgumentParser) -> None:
         default="auto",
         help="where processes that are reset begin, as of the server (default: auto)",
     )
-    explain.add_argument("argv", nargs="+", metavar="CMD", help="the program and its arguments")
+    explain.add_argument(
+        "argv", nargs=argparse.REMAINDER, metavar="CMD", help="the program and its arguments"
+    )
 
 
 def explain(parser: argparse.ArgumentParser, args: Sequence[str] | None, name: str) -> int:
     """Of a parser that has its options, in the words of the program of this name."""
     with printing(name):
         options = parser.parse_args(args)
+        parted = options.argv[:1] == ["--"]
+        argv = options.argv[parted:]
+        if not argv:
+            parser.error("a command is expected")
+        if argv[0].startswith("-") and not parted:
+            parser.error(f"unknown option: {argv[0]}")
         try:
-            return _explain(options.argv, options)
+            return _explain(argv, options)
         except BrokenPipeError:
             raise
         except (OSError, TemplateError) as error:

@@ -6,13 +6,17 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 
 import pytest
 
 import needs
+from fastspawn._cli import top
+from fastspawn._cli.looks import NoFiguresError, fetch
 from fastspawn.serve.figures.look import quantile
 from serve.harness import Server
 from support import poll
@@ -92,6 +96,38 @@ def test_on_a_terminal(start: Serve) -> None:
         os.close(fd)
     assert os.waitstatus_to_exitcode(status) == 0
     assert said.startswith(b"\x1b[?1049h")
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://localhost:abc", "'http://localhost:abc' is not a URL"),
+        ("http://[::1", "'http://[::1' is not a URL"),
+        ("http://localhost/a b", "'http://localhost/a b' is not a URL"),
+        ("http://me:secret@localhost", "a URL with a user cannot be asked"),
+    ],
+)
+def test_urls_that_are_none(url: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        top.main([url])
+    said = capsys.readouterr().err
+    assert said.endswith(f"argument URL: {why}\n") or f"{why} such as" in said
+    assert "secret" not in said
+
+
+def test_what_is_no_web_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            with other.accept()[0] as asker:
+                asker.recv(4096)
+                asker.sendall(b"220 hello\r\n")
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        with pytest.raises(NoFiguresError, match="220 hello"):
+            fetch(f"http://127.0.0.1:{other.getsockname()[1]}/")
+        answering.join()
 
 
 def test_no_figures(start: Serve) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -17,7 +18,8 @@ from typing import Any
 import pytest
 
 import fastspawn
-from fastspawn._cli import COMMANDS
+from fastspawn import snapshot
+from fastspawn._cli import COMMANDS, explain
 from fastspawn.serve.config.options import OPTIONS
 from manual import PAGE, made
 
@@ -69,6 +71,28 @@ def test_mistyped(args: list[str], why: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert why in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "argv"),
+    [
+        ("sh -c x", ["sh", "-c", "x"]),
+        ("-- sh -c x", ["sh", "-c", "x"]),
+        ("--rounds 3 --timeout .5 true --rounds", ["true", "--rounds"]),
+        ("--rounds 1e3 true", None),
+        ("--rounds -1 true", None),
+        ("--timeout nan true", None),
+        ("--timeout 0 true", None),
+    ],
+)
+def test_explain_takes_a_command_as_run_does(
+    words: str, argv: list[str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[list[str]] = []
+    monkeypatch.setattr(snapshot, "_explain", lambda argv, options: taken.append(argv))
+    with contextlib.nullcontext() if argv else pytest.raises(SystemExit):
+        explain.main(words.split())
+    assert taken == ([argv] if argv else [])
 
 
 def imported_by(code: str) -> set[str]:

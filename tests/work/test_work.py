@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import queues
-from fastspawn._work.source import QueueError
+from fastspawn._work import address
+from fastspawn._work.source import Options, QueueError
 from fastspawn._work.verdict import Policy
 from fastspawn._work.worker import Terms
 from fastspawn._work.worker import Worker as Working
@@ -166,6 +167,18 @@ class Broken:
 
     async def stop(self) -> None:
         pass
+
+
+@pytest.mark.parametrize(
+    ("query", "why"), [("ssl=x", "'ssl'"), ("socket_timeout=x", "'socket_timeout'")]
+)
+def test_a_query_that_the_client_does_not_know(query: str, why: str) -> None:
+    pytest.importorskip("redis")
+    from fastspawn._work.redisstream import RedisStream
+
+    asked = address.parse(f"redis://localhost/0/jobs/workers?{query}")
+    with pytest.raises(QueueError, match=why):
+        RedisStream(asked, Options(), print)
 
 
 @pytest.mark.parametrize("fault", ["get", "extend"])

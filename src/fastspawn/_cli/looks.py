@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -40,8 +41,8 @@ def fetch(url: str) -> Look:
         raise NoFiguresError(f"{url}: {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         raise NoFiguresError(f"{url}: {getattr(error.reason, 'strerror', error.reason)}") from error
-    except OSError as error:
-        raise NoFiguresError(f"{url}: {error}") from error
+    except (OSError, http.client.HTTPException) as error:
+        raise NoFiguresError(f"{url}: {str(error).strip() or type(error).__name__}") from error
     except ValueError:
         found = None
     if not isinstance(found, dict) or "routes" not in found:

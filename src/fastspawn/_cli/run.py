@@ -107,11 +107,30 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _complain(options: argparse.Namespace, error: Exception) -> int:
-    name = options.argv[0]
-    _say(f"{_PROG}: {getattr(error, 'strerror', None) or error}: {name}")
-    if isinstance(error, FileNotFoundError) and error.filename == name:
+    name, file = options.argv[0], getattr(error, "filename", None)
+    why = f"{getattr(error, 'strerror', None) or error}: {file or name}"
+    if file is None or file not in (name, options.cwd):
+        why = _refused(options) or why
+    _say(f"{_PROG}: {why}")
+    if file == name and isinstance(error, FileNotFoundError):
         return NOT_FOUND
-    return NOT_EXECUTED if isinstance(error, PermissionError) and error.filename else FAILED
+    return NOT_EXECUTED if file == name and isinstance(error, PermissionError) else FAILED
+
+
+def _refused(options: argparse.Namespace) -> str | None:
+    """Which of the limits and rights that were asked for it cannot have, and why; None: none."""
+    from fastspawn.serve.config.model import RouteConfig
+    from fastspawn.serve.host import rights
+
+    try:
+        rights.check(
+            RouteConfig(
+                rlimit=_rlimits(options), cgroup=options.cgroup, no_new_privs=options.no_new_privs
+            )
+        )
+    except rights.RightsError as error:
+        return str(error)
+    return None
 
 
 def _say(text: str) -> None:
@@ -121,14 +140,16 @@ def _say(text: str) -> None:
 # ---- run it ----
 
 
+def _rlimits(options: argparse.Namespace) -> tuple[tuple[str, int, int], ...]:
+    short = (("as", options.memory), ("cpu", options.cpu))
+    return (*options.rlimit, *((name, value, value) for name, value in short if value is not None))
+
+
 def _command(options: argparse.Namespace) -> Command:
     rlimits = {
         getattr(resource, f"RLIMIT_{name.upper()}"): (soft, hard)
-        for name, soft, hard in options.rlimit
+        for name, soft, hard in _rlimits(options)
     }
-    for name, value in (("AS", options.memory), ("CPU", options.cpu)):
-        if value is not None:
-            rlimits[getattr(resource, f"RLIMIT_{name}")] = (value, value)
     return Command(
         options.argv,
         stdout=-1 if options.max_output else None,

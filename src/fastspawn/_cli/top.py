@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 import time
@@ -52,9 +53,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _url(text: str) -> str:
-    parts = urllib.parse.urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a URL such as http://localhost:8001")
+    wrong = argparse.ArgumentTypeError(f"{text!r} is not a URL such as http://localhost:8001")
+    try:
+        parts = urllib.parse.urlsplit(text)
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        raise wrong from None
+    if not fits or not re.fullmatch(r"[!-~]+", text, re.ASCII):
+        raise wrong
+    if "@" in parts.netloc:  # and not shown: there may be a password in it
+        raise argparse.ArgumentTypeError("a URL with a user cannot be asked")
     return text if parts.path else parts._replace(path="/metrics").geturl()
 
 

@@ -91,7 +91,13 @@ class RedisStream:
         self.ack_wait = options.ack_wait
         self.body = options.body.encode()
         self.figures = {"claimed": 0, "reconnects": 0}
-        self._redis: Redis = self._client()
+        try:
+            self._redis: Redis = self._client()
+            pool = self._redis.connection_pool
+            pool.connection_class(**pool.connection_kwargs)
+        except (TypeError, ValueError) as error:
+            # Of the URL's query, which is the client library's.
+            raise QueueError(f"{address.shown}: {_told(error)}") from None
         host = socket.gethostname()
         self._me = f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
         self._mine: set[bytes] = set()
