@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from fastspawn.serve.config.model import Config
 from fastspawn.serve.host.listen import ListenError, listen
 from fastspawn.serve.host.worker import Worker
@@ -178,7 +179,7 @@ def test_worker_is_replaced(serve: Serve) -> None:
         assert server.get().body == b"hi\n"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="prlimit")
+@needs.linux
 def test_worker_for_which_there_is_no_room(start: Serve) -> None:
     """The others serve, and it is started when there is."""
     server = start("--workers", "2")

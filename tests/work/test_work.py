@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import needs
 import queues
 from fastspawn._work import address
 from fastspawn._work.source import Options, QueueError
@@ -169,11 +170,11 @@ class Broken:
         pass
 
 
+@needs.module("redis")
 @pytest.mark.parametrize(
     ("query", "why"), [("ssl=x", "'ssl'"), ("socket_timeout=x", "'socket_timeout'")]
 )
 def test_a_query_that_the_client_does_not_know(query: str, why: str) -> None:
-    pytest.importorskip("redis")
     from fastspawn._work.redisstream import RedisStream
 
     asked = address.parse(f"redis://localhost/0/jobs/workers?{query}")
