@@ -34,6 +34,7 @@ static inline bool call_can_read(const void *at, size_t size) {
 /* ---- descriptors.c ---- */
 
 bool fds_make(struct call *c);
+bool fds_copy(struct call *c);
 bool fds_make_two(struct call *c, const int *pair);
 bool fds_open(struct call *c, long *flags);
 bool fds_open_2(struct call *c);
@@ -42,6 +43,7 @@ bool fds_close_range(struct call *c);
 bool fds_place(struct call *c);
 bool fds_control(struct call *c);
 bool fds_control_device(struct call *c);
+bool fds_lock(struct call *c);
 bool fds_send(struct call *c);
 bool fds_receive(struct call *c);
 /* These make no call. */

@@ -20,13 +20,14 @@ static void note_gone(long fd) {
     if (f) f->gone = true;
 }
 
-static void note_made(long fd) {
+static void note_made(long fd, enum whose whose) {
     struct resident *r = resident;
     if (fd < 0) return;
     if (fd >= r->high) { /* beyond ours: more are open than we can tell of */
         r->leaves_next = true;
         return;
     }
+    r->whose[fd] = (char)whose;
     if (fd < 3 || state_frozen(fd)) {
         note_gone(fd);
         return;
@@ -36,19 +37,27 @@ static void note_made(long fd) {
 }
 
 /* Ours may be those that there is no room for. */
-bool fds_make(struct call *c) {
+static bool make(struct call *c, enum whose whose) {
     resident->makes = true; /* before: a handler may jump away from the call */
     call_pass(c);
-    note_made(c->result);
+    note_made(c->result, whose);
     return c->result != -EMFILE;
+}
+
+bool fds_make(struct call *c) {
+    return make(c, WHOSE_JOBS);
+}
+
+bool fds_copy(struct call *c) {
+    return make(c, state_whose((int)c->arg[0]));
 }
 
 bool fds_make_two(struct call *c, const int *pair) {
     resident->makes = true;
     call_pass(c);
     if (c->result == 0) {
-        note_made(pair[0]);
-        note_made(pair[1]);
+        note_made(pair[0], WHOSE_JOBS);
+        note_made(pair[1], WHOSE_JOBS);
     }
     return c->result != -EMFILE;
 }
@@ -99,12 +108,8 @@ bool fds_open_2(struct call *c) {
     const struct how_to_open *how = (const void *)c->arg[2];
     if ((size_t)c->arg[3] != sizeof *how || !call_can_read(how, sizeof *how)) return false;
     struct how_to_open own = *how;
-    long flags = (long)own.flags;
-    if (resident->leads_session) own.flags |= O_NOCTTY;
     c->arg[2] = (long)&own;
-    long noctty = flags | O_NOCTTY;
-    bool opened = fds_open(c, &noctty) &&
-                  !(c->result >= 0 && resident->leads_session && is_terminal((int)c->result));
+    bool opened = fds_open(c, (long *)&own.flags);
     c->arg[2] = (long)how;
     return opened;
 }
@@ -135,17 +140,35 @@ bool fds_place(struct call *c) {
     if (reset_is_own((int)c->arg[0])) return call_answer(c, -EBADF);
     if (reset_is_own((int)c->arg[1])) return false;
     bool moves = (int)c->arg[0] != (int)c->arg[1];
-    if (moves) note_gone((int)c->arg[1]);
+    enum whose whose = state_whose((int)c->arg[0]);
+    if (!moves) return call_pass(c);
+    note_gone((int)c->arg[1]);
+    if (c->arg[1] >= 0) resident->whose[(int)c->arg[1]] = WHOSE_SHARED; /* until it is known */
     resident->makes = true;
     call_pass(c);
-    if (c->result >= 0 && moves) note_made(c->result);
+    note_made(c->result, whose);
     return true;
 }
 
-/* What is the job's, or was made by it, nobody else has who would not have had it of a fork. */
+/* It goes with the run, and nobody else has it who would not have had it of a fork. */
+static bool is_runs(long fd) {
+    return state_made(fd) && state_whose(fd) == WHOSE_JOBS;
+}
+
+/* The same, or it came with the job. */
 static bool is_jobs(long fd) {
-    const struct resident *r = resident;
-    return (fd >= 0 && fd < 3 && (r->came[fd] || r->touched[fd])) || state_made(fd);
+    return is_runs(fd) || (fd >= 0 && fd < 3 && state_whose(fd) == WHOSE_JOBS);
+}
+
+bool fds_lock(struct call *c) {
+    return call_pass_if(c, is_runs((int)c->arg[0]));
+}
+
+static bool set_flags(struct call *c, bool allowed) {
+    int fd = (int)c->arg[0];
+    bool nulls = (fd < 3 || state_made(fd)) && state_whose(fd) == WHOSE_NULL;
+    if (nulls) resident->nulls_set = true;
+    return call_pass_if(c, nulls || allowed);
 }
 
 bool fds_control(struct call *c) {
@@ -154,7 +177,7 @@ bool fds_control(struct call *c) {
     switch (c->arg[1]) {
     case F_DUPFD:
     case F_DUPFD_CLOEXEC:
-        return c->arg[2] < resident->high && fds_make(c);
+        return c->arg[2] < resident->high && fds_copy(c);
     case F_GETFD:
     case F_GETFL:
     case F_GETPIPE_SZ:
@@ -165,7 +188,7 @@ bool fds_control(struct call *c) {
         note_gone(fd);
         return call_pass(c);
     case F_SETFL:
-        return call_pass_if(c, is_jobs(fd) && !(c->arg[2] & O_ASYNC));
+        return !(c->arg[2] & O_ASYNC) && set_flags(c, is_jobs(fd));
     case F_SETPIPE_SZ:
     case F_ADD_SEALS:
         return call_pass_if(c, is_jobs(fd));
@@ -173,7 +196,7 @@ bool fds_control(struct call *c) {
     case F_SETLKW:
     case F_OFD_SETLK:
     case F_OFD_SETLKW:
-        return call_pass_if(c, state_made(fd)); /* gone when it is closed */
+        return call_pass_if(c, is_runs(fd)); /* gone when it is closed */
     default:
         return false; /* owners, signals, leases */
     }
@@ -195,8 +218,9 @@ bool fds_control_device(struct call *c) {
         return reset_is_own((int)c->arg[2]) ? call_answer(c, -EBADF) : call_pass(c);
     case 0x5451: /* FIOCLEX */
     case 0x5450: /* FIONCLEX */
-    case 0x5421: /* FIONBIO */
         return call_pass_if(c, state_made(fd));
+    case 0x5421: /* FIONBIO */
+        return set_flags(c, is_runs(fd));
     default:
         return false;
     }

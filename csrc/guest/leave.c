@@ -33,6 +33,7 @@ static void unmap_all(void) {
     reset_unmap(r->in_image, r->image_pages);
     raw(munmap, r->image, r->image_pages * PAGE);
     word_drop_record(r->record);
+    if (rerun_is_nested()) return;
     resident = NULL;
     reset_unmap(r, sizeof *r);
 }
@@ -41,6 +42,8 @@ void reset_leave(long before, ucontext_t *context) {
     static const uint64_t all = ~(uint64_t)0;
     struct resident *r = resident;
     raw(rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof all); /* until the handler returns */
+    if (!r->lives) return;
+    r->lives = false;
     r->record->left = r->number;
     reset_send(FSP_RESIDENT_LEFT, (int)before);
     for (int i = 0; i < r->nown; i++) raw(close, r->own[i]); /* with it, all protection of pages */

@@ -55,6 +55,7 @@ enum how {
     BELOW_SECOND,
     MAKES,    /* a descriptor, which is closed */
     MAKES_OF, /* one of another */
+    COPIES,
     MAKES_PIPE,
     MAKES_PAIR,
     OPENS,
@@ -164,7 +165,7 @@ static const uint8_t table[] = {
     CALL(timerfd_gettime, OF_FD), CALL(inotify_init, MAKES), CALL(inotify_init1, MAKES),
     CALL(inotify_add_watch, OF_FD), CALL(inotify_rm_watch, OF_FD), CALL(memfd_create, MAKES),
     CALL(pipe, MAKES_PIPE), CALL(pipe2, MAKES_PIPE), CALL(socketpair, MAKES_PAIR),
-    CALL(dup, MAKES_OF), CALL(open, OPENS), CALL(openat, OPENS_AT), CALL(openat2, OPENS_2),
+    CALL(dup, COPIES), CALL(open, OPENS), CALL(openat, OPENS_AT), CALL(openat2, OPENS_2),
     CALL(creat, CREATES), CALL(close, CLOSES), CALL(close_range, CLOSES_RANGE),
     CALL(dup2, PLACES), CALL(dup3, PLACES), CALL(fcntl, CONTROLS), CALL(ioctl, CONTROLS_DEVICE),
     CALL(flock, LOCKS),
@@ -239,7 +240,7 @@ static bool whole(struct call *c, bool (*carry)(struct call *)) {
     static const uint64_t all = ~(uint64_t)0;
     uint64_t mask;
     raw(rt_sigprocmask, SIG_SETMASK, &all, &mask, sizeof mask);
-    bool undone = carry(c);
+    bool undone = resident->lives && carry(c);
     raw(rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
     return undone;
 }
@@ -288,6 +289,8 @@ static bool carry_out(struct call *c) {
         return fds_make(c);
     case MAKES_OF:
         return reset_is_own((int)a[0]) ? call_answer(c, -EBADF) : fds_make(c);
+    case COPIES:
+        return reset_is_own((int)a[0]) ? call_answer(c, -EBADF) : fds_copy(c);
     case MAKES_PIPE:
         return fds_make_two(c, (const int *)a[0]);
     case MAKES_PAIR:
@@ -315,7 +318,7 @@ static bool carry_out(struct call *c) {
     case RECEIVES:
         return fds_receive(c);
     case LOCKS:
-        return call_pass_if(c, state_made(a[0]));
+        return fds_lock(c);
     case MAPS:
         return whole(c, mapped_map);
     case UNMAPS:
@@ -394,9 +397,17 @@ __asm__(".pushsection .text\n"
         ".popsection");
 HIDDEN void rerun_restorer(void);
 
+/* What the kernel does about locks in shared memory whose owner has ended (robust_list(2)) it does
+ * not for one that goes on.  True for one that was just being taken, too. */
+static bool holds_robust(void) {
+    const struct robust_list_head *head = (const void *)self.robust_list;
+    return head && (head->list.next != &head->list || head->list_op_pending);
+}
+
 static void on_call(struct call *c, greg_t *r) {
     enum how how = c->nr >= 0 ? how_of(c->nr) : LEAVES;
-    if (how == ENDS) resident->again((int)c->arg[0] & 0xff);
+    if (how == ENDS && !resident->leaves_next && !holds_robust())
+        resident->again((int)c->arg[0] & 0xff);
     resident->calls++;
     if (how == RETURNS) /* from its frame, by an instruction of ours */
         r[REG_RIP] = (greg_t)(uintptr_t)rerun_restorer;
@@ -414,17 +425,48 @@ static void on_signal(ucontext_t *context) {
     raw(tgkill, raw(getpid, 0), raw(gettid, 0), SIGSYS);
 }
 
-static void on_sigsys(int sig, siginfo_t *info, void *context) {
-    greg_t *r = ((ucontext_t *)context)->uc_mcontext.gregs;
+/*
+ * How many of these are under way: one in another, where a handler of the program came before the
+ * first instruction of it, or at any later one, and made a call.  One that it never came back to is
+ * counted, too, until the run ends; the count is in memory that is put back.
+ */
+static volatile int inside;
+
+bool rerun_is_nested(void) {
+    return inside > 1;
+}
+
+/* A handler that came in between has left: the call is native. */
+static void on_sigsys_of_nobody(const siginfo_t *info, greg_t *r) {
+    if (info->si_code == SYS_USER_DISPATCH)
+        r[REG_RIP] -= SYSCALL_SIZE;
+    else
+        raw(tgkill, raw(getpid, 0), raw(gettid, 0), SIGSYS);
+}
+
+static void on_sigsys_of_resident(const siginfo_t *info, ucontext_t *context) {
     struct call call = call_of(info, context);
-    (void)sig;
-    if (resident->frame == NULL) resident->born(context);
     if (info->si_code != SYS_USER_DISPATCH)
         on_signal(context);
     else {
         if (info->si_arch != AUDIT_ARCH_X86_64) call.nr = -1;
-        on_call(&call, r);
+        on_call(&call, context->uc_mcontext.gregs);
     }
+}
+
+static void on_sigsys(int sig, siginfo_t *info, void *context) {
+    (void)sig;
+    inside++;
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    if (resident == NULL || !resident->lives)
+        on_sigsys_of_nobody(info, ((ucontext_t *)context)->uc_mcontext.gregs);
+    else if (resident->frame == NULL) {
+        inside = 0; /* as each run begins */
+        resident->born(context);
+    } else
+        on_sigsys_of_resident(info, context);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    inside--;
 }
 
 /* This object's code: its own calls are not watched. */

@@ -72,6 +72,14 @@ struct frozen {
     long at;
 };
 
+/* What is set of a file that is open (its flags, its locks) all have who have a copy of it.  So it
+ * counts where the first one came from, whatever has the number. */
+enum whose {
+    WHOSE_SHARED, /* others have it, too, or the next job will: what is set stays */
+    WHOSE_NULL,   /* /dev/null of this resident, for all of its jobs: its flags are put back */
+    WHOSE_JOBS    /* it came with the job, or the run has opened it */
+};
+
 /* A page that is not as in the image.  `from` as in a span, or NOWHERE. */
 struct odd {
     const char *at, *from;
@@ -115,8 +123,7 @@ struct resident {
     uint32_t calls;
     struct fsp_resident_reply reply;
     struct rusage base;
-    bool came[3];    /* of 0 to 2: it is the job's */
-    bool touched[3]; /* it is something else by now */
+    bool touched[3]; /* of 0 to 2: it is something else by now */
     bool leads_session;
     int ending; /* its status, until it is told */
 
@@ -150,6 +157,7 @@ struct resident {
     size_t nfrozen;
     bool made[MAX_FDS];
     int made_end;
+    char whose[MAX_FDS]; /* enum whose, of each that is open */
     bool makes; /* it has begun to make one, of which nothing may be noted */
     struct ksigaction action[NSIGNALS + 1];
     struct ksigaction own_sigsys, frozen_sigsys; /* what the program believes is there; and did */
@@ -157,6 +165,8 @@ struct resident {
     uint64_t masks_sigsys, masked_sigsys; /* of which handlers it believes that, too; and did */
     bool blocks_sigsys, blocked_sigsys;   /* the program believes that it does; or did, frozen */
     bool moved, masked, named, timed;
+    bool nulls_set; /* the flags of `null` are not what they were */
+    long nulls_flags;
     stack_t stack;
     int umask;
     char name[16];
@@ -324,14 +334,21 @@ struct frozen *state_frozen(long fd);
 static inline bool state_made(long fd) {
     return fd >= 0 && fd < resident->made_end && resident->made[fd];
 }
+static inline enum whose state_whose(long fd) {
+    return fd >= 0 && fd < resident->high ? (enum whose)resident->whose[fd] : WHOSE_SHARED;
+}
 
 /* ---- rerun.c ---- */
 
 int rerun_watch(void); /* from here on the program's calls come here */
+/* The handler runs inside of another: a handler of the program came in between. */
+bool rerun_is_nested(void);
 
 /* ---- leave.c ---- */
 
-/* It is an ordinary process when this returns, and when the handler with this context does. */
+/* It is an ordinary process when this returns, and when the handler with this context does.  What
+ * other handlers of ours go on with, below one of the program's, stays as long as it does: they
+ * find that it does not live any more. */
 void reset_leave(long before, ucontext_t *context);
 
 /* ---- compare.c ---- */

@@ -105,9 +105,10 @@ static bool place(const struct job *job) {
     long done = 0;
     for (int i = 0; i < 3 && done >= 0; i++) {
         int from = job->told.fd[i];
+        bool came = from >= 0 && from < job->nfds;
         r->touched[i] = from != FSP_SNAP_OWN;
-        r->came[i] = from >= 0 && from < job->nfds;
-        if (r->came[i])
+        r->whose[i] = came ? WHOSE_JOBS : from == FSP_SNAP_NULL ? WHOSE_NULL : WHOSE_SHARED;
+        if (came)
             done = reset_dup(job->fd[from], i, 0);
         else if (from == FSP_SNAP_NULL)
             done = reset_dup(r->null, i, 0);
@@ -224,9 +225,9 @@ static _Noreturn void ended(int status) {
 
 static _Noreturn void again(int status) {
     struct resident *r = resident;
-    if (r->leaves_next)
-        for (;;) raw(exit_group, status);
     block_all(NULL);
+    if (!r->lives) /* it left, just now */
+        for (;;) raw(exit_group, status);
     uintptr_t top = ((uintptr_t)r->frame - BELOW) & ~(uintptr_t)15;
     /* The program may count downwards, and may have asked for alignment checks: C has neither. */
     __asm__ volatile("mov %0, %%rsp\n\t"

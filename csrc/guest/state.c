@@ -97,6 +97,7 @@ static void close_made(void) {
         from = to + 1;
     }
     for (int fd = 0; fd < r->made_end; fd++) r->made[fd] = false;
+    for (size_t i = 0; i < r->nfrozen; i++) r->whose[r->frozen[i].fd] = WHOSE_SHARED;
     r->made_end = 0;
     r->makes = false;
 }
@@ -110,6 +111,8 @@ void state_let_go(void) {
         f->gone = false;
     }
     close_made();
+    if (r->nulls_set) reset_must(raw(fcntl, r->null, F_SETFL, r->nulls_flags));
+    r->nulls_set = false;
 }
 
 /* ---- the rest ---- */
@@ -121,6 +124,7 @@ static int freeze_fds_of_ours(void) {
     r->null = null < 0 ? null : reset_keep(null);
     r->cwd = cwd < 0 ? cwd : reset_keep(cwd);
     if (r->null < 0 || r->cwd < 0) return r->null < 0 ? r->null : r->cwd;
+    r->nulls_flags = raw(fcntl, r->null, F_GETFL);
     for (int i = 0; i < 3; i++) {
         /* Never closed between jobs: what comes next would get their numbers. */
         if (raw(fcntl, i, F_GETFD) < 0) raw(dup3, r->null, i, 0);

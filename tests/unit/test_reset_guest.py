@@ -60,7 +60,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
         program = folder / name
         if not program.exists():
             assert needs.CC is not None
-            flags = ["-O1", "-Wno-uninitialized", "-I", fastspawn.get_include()]
+            flags = ["-O1", "-pthread", "-Wno-uninitialized", "-I", fastspawn.get_include()]
             subprocess.run([needs.CC, *flags, "-o", program, CHILDREN / f"{name}.c"], check=True)
         return str(program)
 
@@ -700,6 +700,99 @@ def test_what_is_ours_is_not_open(compiled: Callable[[str], str], way: str) -> N
         outcome = resident.run()
         assert answer(outcome) == (0, OURS[way], b"")
         assert (outcome.left is not None) == (way in ("polls", "selects", "below"))
+
+
+# ---- what others have, too -----------------------------------------------------------------------
+
+
+def test_the_flags_of_dev_null_are_of_one_run(
+    compiled: Callable[[str], str], tmp_path: Path, flags: int
+) -> None:
+    """It is the same open file for each of them."""
+    command = [compiled("shares"), "nulls", str(tmp_path / "none")]
+    with Template(command) as template, template.resident(flags) as resident:
+        for _ in range(3):
+            outcome = resident.run()
+            assert outcome.left is None
+            assert answer(outcome) == (0, b"0 1\n", b"")
+            same(outcome)
+
+
+SHARED = {
+    "null_locked": (b"0\n", "flock"),
+    "copied": (b"0 1\n", "fcntl"),
+    "placed": (b"1\n", "fcntl"),
+    "locked": (b"0\n", "flock"),
+}
+NUMBERS = {"fcntl": 72, "flock": 73, "exit_group": 231}
+
+
+@pytest.mark.parametrize("way", SHARED)
+def test_what_is_set_by_a_copy_is_set_of_what_was_open_before(
+    compiled: Callable[[str], str], tmp_path: Path, way: str
+) -> None:
+    """So it leaves: the next run would find it so."""
+    file = tmp_path / "file"
+    file.touch()
+    stdout, call = SHARED[way]
+    with Template([compiled("shares"), way, str(file)]) as template, template.resident() as one:
+        outcome = one.run()
+        assert answer(outcome) == (0, stdout, b"")
+        assert outcome.left == NUMBERS[call]
+
+
+def test_what_the_run_has_opened_it_may_set(
+    compiled: Callable[[str], str], tmp_path: Path, flags: int
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    command = [compiled("shares"), "own_locked", str(file)]
+    with Template(command) as template, template.resident(flags) as resident, file.open() as other:
+        for _ in range(3):
+            outcome = resident.run()
+            assert outcome.left is None
+            assert answer(outcome) == (0, b"0 0 0 0\n", b"")
+            same(outcome)
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(other, fcntl.LOCK_UN)
+
+
+def test_a_lock_in_shared_memory_that_it_ends_with(
+    compiled: Callable[[str], str], tmp_path: Path
+) -> None:
+    """The kernel gives it to the next one, if its owner has ended (robust_list(2))."""
+    file = tmp_path / "file"
+    file.touch()
+    command = [compiled("shares"), "robust", str(file)]
+    with Template(command) as template:
+        for expected in (b"free\n", b"abandoned\n"):
+            with template.resident() as resident:
+                outcome = resident.run()
+                assert answer(outcome) == (5, expected, b"")
+                assert outcome.left == NUMBERS["exit_group"]
+    file.write_bytes(b"")
+    with (
+        Template(command, env=os.environ | {"UNLOCK": "1"}) as template,
+        template.resident(CHECKED) as resident,
+    ):
+        for _ in range(3):
+            outcome = resident.run()
+            assert answer(outcome) == (5, b"free\n", b"")
+            same(outcome)
+
+
+@pytest.mark.parametrize(("way", "stdout"), [("opens", b"1 0\n"), ("asks", b"1\n")])
+def test_a_handler_leaves_in_the_middle_of_a_call(
+    compiled: Callable[[str], str], tmp_path: Path, way: str, stdout: bytes
+) -> None:
+    """What the call goes on with afterwards is there still."""
+    command = [compiled("shares"), way, str(tmp_path / "fifo")]
+    with Template(command) as template:
+        for _ in range(10):
+            with template.resident() as resident:
+                outcome = resident.run()
+                assert answer(outcome) == (0, stdout, b"")
+                assert outcome.left is not None
 
 
 # ---- memory that was there before ----------------------------------------------------------------
