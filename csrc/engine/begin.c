@@ -197,6 +197,7 @@ static bool is_off(struct fsp_job *job) {
     fsp_in_append(job, mail.feed);
     job->in.eof |= mail.eof;
     if (mail.resized) job->options.size = mail.size;
+    for (int i = 0; i < 2; i++) job->held_signals[i] |= mail.signals[i];
     return mail.cancel || (mail.eof && fsp_job_has_terminal(job)); /* nobody is there any more */
 }
 

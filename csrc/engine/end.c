@@ -40,6 +40,7 @@ void fsp_job_finish(struct fsp_spawner *s, struct fsp_job *job) {
         job->killed = job->signalled = true;
     }
     if (fsp_session_is_left(s, job)) return;
+    job->over = true;
     if (!reap(job)) {
         /* Known to have ended, but not waitable yet (traced, or reported by kqueue). */
         fsp_job_set_due(s, job, FSP_DUE_POLL, sys_now() + FSP_WATCH_NS);

@@ -132,6 +132,7 @@ struct fsp_job {
     uint64_t look_again; /* how long until then (ns), at those who outlive a session's leader */
     bool session_over;   /* they are given up */
     bool exited, streaming, terminating, killed, aborted, abandoned;
+    bool over;                  /* nothing is waited for any more but its status */
     struct fsp_outcome outcome; /* the submitter's once ended */
 };
 

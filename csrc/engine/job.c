@@ -108,7 +108,7 @@ static void drain_over(struct fsp_spawner *s, struct fsp_job *job) {
 }
 
 static void look_again(struct fsp_spawner *s, struct fsp_job *job, uint64_t now) {
-    if (job->exited && fsp_out_closed(job)) {
+    if (job->exited && (job->over || fsp_out_closed(job))) {
         fsp_job_finish(s, job);
         return;
     }

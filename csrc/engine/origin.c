@@ -80,8 +80,17 @@ void fsp_origins_orphan(struct fsp_engine *e) {
 
 /* ---- helpers ---- */
 
+static struct fsp_helper *find(const struct fsp_spawner *s, uint32_t id) {
+    struct fsp_helper *helper = s->helpers;
+    while (helper && helper->id != id) helper = helper->next;
+    return helper;
+}
+
+/* There are so many that a token holds, from 1 on; after the last one those that are free. */
 void fsp_helper_init(struct fsp_spawner *s, struct fsp_helper *helper, struct fsp_origin *origin) {
-    *helper = (struct fsp_helper){.origin = origin, .id = ++s->last_helper};
+    do s->last_helper = s->last_helper % FSP_HELPER_LAST + 1;
+    while (find(s, s->last_helper));
+    *helper = (struct fsp_helper){.origin = origin, .id = s->last_helper};
 }
 
 void fsp_helper_add(struct fsp_spawner *s, struct fsp_helper *helper) {
@@ -100,8 +109,7 @@ void fsp_helpers_look_at(struct fsp_spawner *s, uint64_t at) {
 }
 
 void fsp_helper_ready(struct fsp_spawner *s, uint64_t token) {
-    struct fsp_helper *helper = s->helpers;
-    while (helper && helper->id != (uint32_t)(token >> 1)) helper = helper->next;
+    struct fsp_helper *helper = find(s, (uint32_t)(token >> 1));
     if (helper) helper->origin->ops->ready(s, helper, token & 1);
 }
 

@@ -121,6 +121,7 @@ static inline uint64_t fsp_helper_token(const struct fsp_helper *helper, bool en
 }
 
 #define FSP_IS_HELPER(token) ((token) >> 32 == 0)
+#define FSP_HELPER_LAST      (UINT32_MAX >> 1)
 
 /* ---- events of a job ---- */
 

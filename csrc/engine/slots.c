@@ -32,7 +32,7 @@ void fsp_slots_add(struct fsp_slots *slots, struct fsp_job *job) {
 void fsp_slots_remove(struct fsp_slots *slots, struct fsp_job *job) {
     struct fsp_slot *slot = &slots->slot[job->slot];
     slot->job = NULL;
-    slot->generation++;
+    if (++slot->generation == 0) slot->generation = 1; /* 0 is a helper's (origin.h) */
     slot->next_free = slots->first_free;
     slots->first_free = job->slot;
 }

@@ -158,7 +158,7 @@ struct resident {
     bool made[MAX_FDS];
     int made_end;
     char whose[MAX_FDS]; /* enum whose, of each that is open */
-    bool makes; /* it has begun to make one, of which nothing may be noted */
+    bool makes;          /* it has begun to make one, of which nothing may be noted */
     struct ksigaction action[NSIGNALS + 1];
     struct ksigaction own_sigsys, frozen_sigsys; /* what the program believes is there; and did */
     uint64_t mask, actions_set, actions_once;

@@ -23,6 +23,7 @@
 #define HEADER    5
 #define CHUNK     65536
 #define FLUSH_AT  (1u << 17)
+#define PIPE_MOST (1 << 20) /* pipe(7), pipe-max-size */
 
 struct bytes {
     char *data;
@@ -100,19 +101,19 @@ static void close_fd(int *fd) {
     *fd = -1;
 }
 
-/* One read; false when there is nothing more, now or ever.  What cannot be read is not left out of
- * an answer: there is none. */
-static bool pump(int i) {
+/* One read; 0 when there is nothing more, now or ever.  What cannot be read is not left out of an
+ * answer: there is none. */
+static size_t pump(int i) {
     static char chunk[CHUNK];
-    if (run.out[i] < 0) return false;
+    if (run.out[i] < 0) return 0;
     ssize_t n = sys_read(run.out[i], chunk, sizeof chunk);
-    if (n == -EAGAIN) return false;
+    if (n == -EAGAIN) return 0;
     if (n < 0) leave(3);
     if (n == 0)
         close_fd(&run.out[i]);
     else
         tell(i ? 'E' : 'O', chunk, (size_t)n);
-    return n > 0;
+    return (size_t)n;
 }
 
 /* What nobody reads any more counts as taken, so that the sender goes on. */
@@ -135,15 +136,20 @@ static void feed(void) {
     }
 }
 
+/* What was written by now, which is no more than a pipe holds: whoever has left the group may write
+ * to it without end. */
+static void drain(int i) {
+    long left = PIPE_MOST;
+    for (size_t n; left > 0 && (n = pump(i)) > 0;) left -= (long)n;
+    close_fd(&run.out[i]);
+}
+
 /* Its group goes before it is reaped, while the number is still its own; then what was written by
  * then is in the pipes. */
 static void finish(void) {
     struct fsp_status status;
     fsp_kill(&run.child, 1, SIGKILL);
-    for (int i = 0; i < 2; i++) {
-        while (pump(i)) continue;
-        close_fd(&run.out[i]);
-    }
+    for (int i = 0; i < 2; i++) drain(i);
     close_fd(&run.in);
     if (fsp_wait(&run.child, 1, &status) < 0) status.lost = 1;
     run.child = (struct fsp_child){0, -1};

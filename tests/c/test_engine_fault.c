@@ -373,6 +373,27 @@ static void lack_with_a_shared_table(void *unused) {
     fsp_engine_free(e);
 }
 
+/* What one that has not begun is sent, it is sent when it has. */
+static void signal_what_waits(void *unused) {
+    (void)unused;
+    struct fsp_engine *e = listen_engine(1);
+    faults_arm("pipe2", EMFILE, 0, FAULTS_ALL);
+    listen_submit(e, COMMAND("/bin/cat"), streaming(), &one);
+    CHECK(LISTEN_UNTIL(e, stats_of(e).retried >= 1));
+    fsp_job_signal(one.job, 0, SIGUSR2);
+    uint64_t before = stats_of(e).retried;
+    CHECK(LISTEN_UNTIL(e, stats_of(e).retried >= before + 2));
+    faults_off();
+    CHECK(listen_to_end(e, &one, 1));
+    if (CHECK(one.outcome)) CHECK_INT(one.outcome->status.code, -SIGUSR2);
+    listen_free(&one, 1);
+    fsp_engine_free(e);
+}
+
+static void a_signal_before_it_begins(void) {
+    tap_fork(signal_what_waits, NULL);
+}
+
 static void a_lack_that_ends(void) {
     tap_fork(lack_with_a_shared_table, NULL);
     for (size_t i = 0; i < LENGTH(lacks); i++) {
@@ -567,6 +588,7 @@ int main(int argc, char **argv) {
     RUN(where_nothing_can_be_watched);
     RUN(copies_of_what_is_watched);
     RUN(a_lack_that_ends);
+    RUN(a_signal_before_it_begins);
     RUN(giving_up_what_waits);
     RUN(few_descriptors);
     RUN(what_does_not_end_is_given_up);

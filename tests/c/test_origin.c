@@ -465,9 +465,43 @@ static void an_engine_that_stops_takes_no_origin(void) {
     fsp_engine_free(e);
 }
 
+/* ---- names for the poller ---- */
+
+/* 4,294,967,295 jobs later: it does not become a helper. */
+static void the_generations_of_a_slot_begin_anew(void) {
+    struct fsp_slots slots = {0};
+    static struct fsp_job job;
+    enum fsp_source source;
+    REQUIRE(fsp_slots_reserve(&slots) == 0);
+    fsp_slots_add(&slots, &job);
+    slots.slot[job.slot].generation = UINT32_MAX;
+    uint64_t last = fsp_slots_token(&slots, &job, FSP_SOURCE_CHILD);
+    fsp_slots_remove(&slots, &job);
+    fsp_slots_add(&slots, &job);
+    uint64_t token = fsp_slots_token(&slots, &job, FSP_SOURCE_CHILD);
+    CHECK(!FSP_IS_HELPER(token));
+    CHECK(fsp_slots_find(&slots, token, &source) == &job);
+    CHECK(fsp_slots_find(&slots, last, &source) == NULL);
+    free(slots.slot);
+}
+
+/* Nor does a helper become a job, or one that there is already. */
+static void the_names_of_helpers_begin_anew(void) {
+    struct fsp_spawner s = {.last_helper = FSP_HELPER_LAST - 1};
+    struct fsp_helper first = {.id = 1}, helper[2];
+    fsp_helper_add(&s, &first);
+    fsp_helper_init(&s, &helper[0], NULL);
+    CHECK_INT(helper[0].id, FSP_HELPER_LAST);
+    CHECK(FSP_IS_HELPER(fsp_helper_token(&helper[0], true)));
+    fsp_helper_init(&s, &helper[1], NULL);
+    CHECK_INT(helper[1].id, 2);
+}
+
 int main(int argc, char **argv) {
     support_begin(argc, argv);
     tap_begin();
+    RUN(the_generations_of_a_slot_begin_anew);
+    RUN(the_names_of_helpers_begin_anew);
     RUN(one_serves_many);
     RUN(one_serves_one_at_a_time);
     RUN(becoming_an_ordinary_child);

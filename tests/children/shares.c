@@ -115,7 +115,9 @@ static void set_priority(int sig) {
 
 static void every(int us, void (*handler)(int)) {
     struct sigaction action = {.sa_handler = handler, .sa_flags = SA_RESTART};
-    struct itimerval time = {.it_value = {0, us}};
+    struct itimerval time = {
+        .it_value = {0, us}
+    };
     sigaction(SIGALRM, &action, NULL);
     setitimer(ITIMER_REAL, &time, NULL);
 }

@@ -446,3 +446,9 @@ def test_too_few_descriptors(kind: str) -> None:
 def test_too_many_processes(kind: str) -> None:
     """RLIMIT_NPROC, which the superuser does not feel."""
     assert run_script("nproc.py", kind) == "ok\n"
+
+
+@pytest.mark.skipif(not LINUX, reason="macOS bounds no address space")
+def test_no_memory_for_the_answer() -> None:
+    """Of which the engine has one and Python shall have another; the engine goes on."""
+    assert run_script("bounded.py") == "no memory\nb'next\\n' 0\n"

@@ -4,6 +4,8 @@ traces it first, who may take his time (ptrace(2)). Until then nobody is told, a
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import threading
 import time
@@ -114,3 +116,21 @@ async def test_it_is_killed_all_the_same(engine: Engine, tracer: Tracer) -> None
     assert process.returncode is None
     tracer.let_go()
     assert await process.wait() == -9
+
+
+async def test_a_pipe_that_somebody_else_has_meanwhile(engine: Engine, tracer: Tracer) -> None:
+    """The drain is over before its status can be had: that is all that is waited for then."""
+    command = Command(["sh", "-c", "sleep 1000 & echo $!; read x"], limits=Limits(drain=0.01))
+    process = await engine.open(command)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    other = int(await process.stdout.readline())
+    try:
+        tracer.trace(process.pid)
+        process.stdin.close()
+        await async_poll(lambda: is_zombie(process.pid), "its end")
+        await asyncio.sleep(HELD)
+        tracer.let_go()
+        assert await asyncio.wait_for(process.wait(), BOUND) == 1
+    finally:
+        os.kill(other, signal.SIGKILL)

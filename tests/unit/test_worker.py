@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +127,41 @@ def test_signals_go_to_the_group(worker: Worker, tmp_path: Path) -> None:
     worker.send(b"K", b"15")
     assert worker.expect(b"X") == b"%d" % -signal.SIGTERM
     poll(lambda: not is_alive(int(path.read_text())), "its child has ended")
+
+
+WRITER = """
+import fcntl, os, sys
+os.setsid()
+fcntl.fcntl(1, 1031, 1 << 20)  # F_SETPIPE_SZ
+with open(sys.argv[1], "w") as file:
+    file.write(str(os.getpid()))
+while True:
+    os.write(1, bytes(1 << 16))
+"""
+
+
+@pytest.mark.skipif(not LINUX, reason="/proc tells who waits for a pipe")
+def test_what_goes_on_writing_is_not_waited_for(worker: Worker, tmp_path: Path) -> None:
+    """By somebody who has left the group, to a pipe that is never empty: the reader is slower."""
+    path, script = tmp_path / "pid", tmp_path / "writer.py"
+    script.write_text(WRITER)
+    writer = f"{sys.executable} -IS {script} {path}"
+    worker.run(f"{writer} & until [ -s {path} ]; do sleep 0.01; done; exit 4")
+    pid, after = int(worker.expect(b"S")), 0
+    while (frame := worker.read())[0] == b"O":
+        if is_alive(pid):
+            continue
+        after += len(frame[1])
+        assert after < 8 << 20
+        poll(lambda: waits_for_pipe(path), "the pipe is full")
+    assert frame == (b"X", b"4")
+    poll(lambda: not is_alive(int(path.read_text())), "nobody reads what it writes")
+
+
+def waits_for_pipe(path: Path) -> bool:
+    """Or has ended."""
+    pid = int(path.read_text())
+    return not is_alive(pid) or "pipe" in Path(f"/proc/{pid}/wchan").read_text()
 
 
 def test_its_end_is_the_commands(worker: Worker, tmp_path: Path) -> None:

@@ -165,8 +165,12 @@ cdef class Job:
         with cython.critical_section(self.engine):
             c = self.c
             self.c = NULL
-        self.output = PyBytes_FromStringAndSize(o.output[0].data, <Py_ssize_t>o.output[0].len)
-        self.errors = PyBytes_FromStringAndSize(o.output[1].data, <Py_ssize_t>o.output[1].len)
+        self.output = self.errors = b""
+        try:
+            self.output = PyBytes_FromStringAndSize(o.output[0].data, <Py_ssize_t>o.output[0].len)
+            self.errors = PyBytes_FromStringAndSize(o.output[1].data, <Py_ssize_t>o.output[1].len)
+        except MemoryError as exc: # it ends all the same
+            self.error = exc
         self.timed_out = o.timed_out
         self.truncated = o.truncated
         self.cancelled = o.cancelled
