@@ -23,7 +23,7 @@ static void give_masks(void) {
     raw(rt_sigaction, SIGSYS, &r->own_sigsys, NULL, sizeof r->own_sigsys.mask);
 }
 
-static void unmap_all(void) {
+static void unmap_all(bool nested) {
     struct resident *r = resident;
     reset_unmap(r->odd, r->pages * sizeof *r->odd);
     reset_unmap(r->is_hot, r->pages / 8 + 1);
@@ -33,12 +33,12 @@ static void unmap_all(void) {
     reset_unmap(r->in_image, r->image_pages);
     raw(munmap, r->image, r->image_pages * PAGE);
     word_drop_record(r->record);
-    if (rerun_is_nested()) return;
+    if (nested) return;
     resident = NULL;
     reset_unmap(r, sizeof *r);
 }
 
-void reset_leave(long before, ucontext_t *context) {
+void reset_leave(long before, ucontext_t *context, bool nested) {
     static const uint64_t all = ~(uint64_t)0;
     struct resident *r = resident;
     raw(rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof all); /* until the handler returns */
@@ -52,7 +52,7 @@ void reset_leave(long before, ucontext_t *context) {
     give_masks();
     frozen_leave();
     if (r->blocks_sigsys) *(uint64_t *)&context->uc_sigmask |= SIGNAL_BIT(SIGSYS);
-    unmap_all();
+    unmap_all(nested);
 }
 
 #endif

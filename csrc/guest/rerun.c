@@ -397,6 +397,17 @@ __asm__(".pushsection .text\n"
         ".popsection");
 HIDDEN void rerun_restorer(void);
 
+/*
+ * How many handlers of ours are under way: one in another, where a handler of the program came
+ * before the first instruction of one, or at any later one, and made a call.  One that it never
+ * came back to is counted, too, until the run ends; the count is in memory that is put back.
+ */
+static volatile int inside;
+
+static void leave_now(long before, ucontext_t *context) {
+    reset_leave(before, context, inside > 1);
+}
+
 /* What the kernel does about locks in shared memory whose owner has ended (robust_list(2)) it does
  * not for one that goes on.  True for one that was just being taken, too. */
 static bool holds_robust(void) {
@@ -414,26 +425,15 @@ static void on_call(struct call *c, greg_t *r) {
     else if (!resident->leaves_next && carry_out(c))
         r[REG_RAX] = c->result;
     else {
-        reset_leave(c->nr, c->context);
+        leave_now(c->nr, c->context);
         r[REG_RIP] -= SYSCALL_SIZE;
     }
 }
 
 /* Somebody has sent it to the program, whose it is then. */
 static void on_signal(ucontext_t *context) {
-    reset_leave(-SIGSYS, context);
+    leave_now(-SIGSYS, context);
     raw(tgkill, raw(getpid, 0), raw(gettid, 0), SIGSYS);
-}
-
-/*
- * How many of these are under way: one in another, where a handler of the program came before the
- * first instruction of it, or at any later one, and made a call.  One that it never came back to is
- * counted, too, until the run ends; the count is in memory that is put back.
- */
-static volatile int inside;
-
-bool rerun_is_nested(void) {
-    return inside > 1;
 }
 
 /* A handler that came in between has left: the call is native. */

@@ -341,15 +341,13 @@ static inline enum whose state_whose(long fd) {
 /* ---- rerun.c ---- */
 
 int rerun_watch(void); /* from here on the program's calls come here */
-/* The handler runs inside of another: a handler of the program came in between. */
-bool rerun_is_nested(void);
 
 /* ---- leave.c ---- */
 
-/* It is an ordinary process when this returns, and when the handler with this context does.  What
- * other handlers of ours go on with, below one of the program's, stays as long as it does: they
- * find that it does not live any more. */
-void reset_leave(long before, ucontext_t *context);
+/* It is an ordinary process when this returns, and when the handler with this context does.
+ * `nested`: it runs in another of ours, with one of the program's in between.  What that one goes
+ * on with stays, and it finds that this is no resident that lives. */
+void reset_leave(long before, ucontext_t *context, bool nested);
 
 /* ---- compare.c ---- */
 
