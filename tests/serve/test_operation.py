@@ -19,7 +19,7 @@ import pytest
 
 import needs
 from fastspawn.serve.config.model import Config
-from fastspawn.serve.host.listen import ListenError, listen
+from fastspawn.serve.host.listen import ListenError, adopt, listen, name
 from fastspawn.serve.host.worker import Worker
 from serve.harness import BOUND, Client, Server, alive, children, poll
 
@@ -334,6 +334,23 @@ def test_inherited_socket(serve: Serve) -> None:
         server = serve(where=("--fd", str(sock.fileno())), pass_fds=(sock.fileno(),))
         assert server.port == sock.getsockname()[1]
         assert server.get().body == b"hi\n"
+
+
+@needs.linux
+def test_an_abstract_socket_has_a_name() -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(b"\0fastspawn-%d" % os.getpid())
+        assert name(sock) == f"unix:@fastspawn-{os.getpid()}"
+
+
+@needs.linux
+def test_an_inherited_socket_that_is_of_neither_kind() -> None:
+    try:
+        other = socket.socket(socket.AF_VSOCK)
+    except OSError as error:
+        pytest.skip(f"vsock(7): {error.strerror}")
+    with pytest.raises(ListenError, match="neither TCP nor Unix"):
+        adopt(other.detach(), 1)
 
 
 def test_processes_do_not_inherit_sockets(serve: Serve, script: Script) -> None:

@@ -71,15 +71,27 @@ def adopt(fd: int, backlog: int) -> socket.socket:
         sock = socket.socket(fileno=fd)
     except OSError as error:
         raise ListenError(f"file descriptor {fd}: {_why(error)}") from error
+    why = _unfit(sock)
     try:
-        if sock.type != socket.SOCK_STREAM:
-            raise ListenError(f"file descriptor {fd}: not a stream socket")
         sock.set_inheritable(False)
         sock.setblocking(False)
-        sock.listen(backlog)
+        if not why:
+            sock.listen(backlog)
     except OSError as error:
-        raise ListenError(f"file descriptor {fd}: {_why(error)}") from error
+        why = _why(error)
+    if why:
+        sock.close()
+        raise ListenError(f"file descriptor {fd}: {why}")
     return sock
+
+
+def _unfit(sock: socket.socket) -> str:
+    """Why it can be none of ours; empty: it can."""
+    if sock.type != socket.SOCK_STREAM:
+        return "not a stream socket"
+    if sock.family not in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+        return "a socket of neither TCP nor Unix"
+    return ""
 
 
 def multiply(sock: socket.socket, count: int, backlog: int) -> list[socket.socket]:
@@ -136,7 +148,9 @@ def find_the_gone(sock: socket.socket, config: Config) -> None:
 def name(sock: socket.socket, scheme: str = "http") -> str:
     """Where clients find it."""
     if sock.family == socket.AF_UNIX:
-        return f"unix:{os.fsdecode(sock.getsockname())}"
+        path = os.fsdecode(sock.getsockname())
+        # An abstract one (unix(7)), as systemd writes it.
+        return f"unix:@{path[1:]}" if path.startswith("\0") else f"unix:{path}"
     return f"{scheme}://{place(sock)}"
 
 
