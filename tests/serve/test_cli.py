@@ -46,7 +46,7 @@ def assert_refused(result: subprocess.CompletedProcess[str], *words: str) -> Non
         (["--port"], ["--port", "expected one argument"]),
         (["--port", "http"], ["--port", "'http' is not a number from 0 to 65535"]),
         (["--port", "65536"], ["--port"]),
-        (["--workers", "0"], ["--workers", "of at least 1"]),
+        (["--workers", "0"], ["--workers", "from 1 to 1024"]),
         (["--loop", "trio"], ["--loop", "'trio'"]),
         (["--strategy", "magic"], ["--strategy"]),
         (["--mode", "fcgi"], ["--mode"]),

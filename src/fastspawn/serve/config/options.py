@@ -146,7 +146,7 @@ def _make() -> list[Option]:
         "LIST", need=tls)  # fmt: skip
 
     group = "processes"
-    add("workers", "server processes on the same port (default: 1)", number(1), "number", "N")
+    add("workers", "server processes on the same port (default: 1)", number(1, 1024), "number", "N")
     add("loop", "event loop: auto, uvloop or asyncio (default: auto)",
         choice("auto", "uvloop", "asyncio"), "text", "NAME")  # fmt: skip
     add("spawners", "the engine's threads (default: by the number of cores)", number(1, 1024),
