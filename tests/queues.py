@@ -211,6 +211,22 @@ class Redis(Queue):
                 pipe.xadd(self.stream, {"body": each, **fields})
             pipe.execute()
 
+    def other_kind(self) -> str:
+        """The name of what is no stream."""
+        with self._client() as client:
+            client.set("OTHER", "text")
+        return "OTHER"
+
+    def full(self, body: bytes | None = None) -> None:
+        """It takes this one message and has no room for more; None: it has again."""
+        with self._client() as client, client.pipeline(transaction=True) as pipe:
+            if body is None:
+                client.config_set("maxmemory", 0)
+            else:
+                pipe.xadd(self.stream, {"body": body})
+                pipe.config_set("maxmemory", 1)
+                pipe.execute()
+
     def left(self) -> int:
         with self._client() as client:
             (group,) = client.xinfo_groups(self.stream)

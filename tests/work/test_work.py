@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,11 +134,9 @@ def test_a_message_names_where_its_reply_goes(queue: Queue, work: Work) -> None:
     """Where none can go it is a dead letter, and no end of the worker; without a name the reply is
     the worker's own output."""
     queue.make()
-    if isinstance(queue, queues.Redis):
-        with queue._client() as client:
-            client.set("text", "x")
+    where = queue.other_kind() if isinstance(queue, queues.Redis) else "no subject"
     worker = work("--reply-header", "answer", command=("cat",))
-    queue.put([b"bad"], answer="text" if queue.server.name == "redis" else "no subject")
+    queue.put([b"bad"], answer=where)
     worker.says("dead letter (delivery 1)")
     queue.put([b"good\n"])
     worker.says("good\n")
@@ -146,6 +144,48 @@ def test_a_message_names_where_its_reply_goes(queue: Queue, work: Work) -> None:
     (letter,) = queue.letters()
     assert (letter["body"], letter["fastspawn-status"]) == ("bad", "0")
     assert letter["fastspawn-reason"].startswith("its reply cannot go to ")
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[queues.Redis]:
+    queue = queues.start("redis", tmp_path / "server")
+    assert isinstance(queue, queues.Redis)
+    queue.make(ack_wait=1.0)
+    yield queue
+    queue.server.stop()
+
+
+def test_a_reply_for_which_there_is_no_room_now(redis: queues.Redis, tmp_path: Path) -> None:
+    words = ("--reply-to", "REPLIES", redis.url, "--", "cat")
+    with queues.working(tmp_path / "log", *words) as worker:
+        redis.full(b"one")
+        worker.says("trying again")
+        redis.full()
+        settled(redis)
+    assert [each["body"] for each in redis.letters("REPLIES")] == ["one"]
+
+
+def test_a_dead_letter_that_nothing_takes_is_kept(redis: queues.Redis, tmp_path: Path) -> None:
+    words = ("--dead-letter", "OTHER", "--ack-wait", "1s", redis.url, "--", *sh("exit 65"))
+    with queues.working(tmp_path / "log", *words) as worker:
+        redis.other_kind()
+        redis.put([b"one"])
+        worker.says("OTHER is a string: tried again in 30s")
+    assert redis.left() == 1
+
+
+@pytest.mark.parametrize("option", ["--dead-letter", "--reply-to"])
+@pytest.mark.parametrize(
+    ("name", "why"), [("JOBS", "would come back to JOBS"), ("OTHER", "cannot go to OTHER of ")]
+)
+def test_where_nothing_can_go(
+    redis: queues.Redis, tmp_path: Path, option: str, name: str, why: str
+) -> None:
+    redis.other_kind()
+    worker = Worker(tmp_path / "log", option, name, redis.url, "--", "true")
+    assert worker.process.wait(BOUND) == 1
+    assert why in worker.told
+    assert "Traceback" not in worker.told
 
 
 class Broken:

@@ -34,9 +34,11 @@ T = TypeVar("T")
 _CONNECT: Final = 3.0
 _ANSWER: Final = 10.0
 """Seconds: for a connection, for an answer."""
+_LONGEST: Final = 512 << 20
+"""Bytes that a field can have (redis.conf: proto-max-bulk-len): a client with more is cut off."""
 _AWAY: Final = (exceptions.ConnectionError, exceptions.TimeoutError, exceptions.ReadOnlyError,
-                OSError, asyncio.TimeoutError)  # fmt: skip
-"""It is not there now, or is about to be another one (a failover)."""
+                exceptions.OutOfMemoryError, OSError, asyncio.TimeoutError)  # fmt: skip
+"""It is not there now, is about to be another one (a failover), or has no room for more."""
 
 
 class _Message:
@@ -82,7 +84,7 @@ class RedisStream:
     """A source: see ``source.py``."""
 
     max_deliver = None
-    max_output = None
+    max_output: int | None = _LONGEST
 
     def __init__(self, address: Address, options: Options, say: Callable[[str], object]) -> None:
         self._address, self._options, self._say = address, options, say
@@ -142,11 +144,25 @@ class RedisStream:
         kind = await self._call("TYPE", self.stream)
         if kind not in (b"stream", b"none"):
             raise QueueError(f"{self.name} is no stream, but a {kind.decode()}")
-        if self._dead == self.stream:
-            raise QueueError(f"dead letters would come back to {self.stream}")
+        await self._look_at("dead letters", self._dead)
+        await self._look_at("replies", self._options.reply_to)
         groups = [] if kind == b"none" else await self._call("XINFO", "GROUPS", self.stream)
         if self.group.encode() not in [each[each.index(b"name") + 1] for each in groups]:
             await self._create(kind)
+
+    async def _look_at(self, what: str, stream: str | None) -> None:
+        """Where something is to go."""
+        if stream == self.stream:
+            raise QueueError(f"{what} would come back to {stream}")
+        if stream and (kind := await self._takes_none(stream)):
+            raise QueueError(
+                f"{what} cannot go to {stream} of {self._address.shown}: that is {kind}"
+            )
+
+    async def _takes_none(self, stream: str | bytes) -> str:
+        """What it is that can be no stream; empty: it can."""
+        kind: bytes = await self._call("TYPE", stream)
+        return "" if kind in (b"stream", b"none") else f"a {kind.decode()}"
 
     async def _create(self, kind: bytes) -> None:
         if not self._options.create:
@@ -252,12 +268,10 @@ class RedisStream:
 
     async def done(self, message: Any, output: bytes) -> None:
         stream = self.reply_to(message)
-        if stream and stream != self._options.reply_to:
-            # In a transaction it would be refused, and the acknowledgement would not.
-            kind = await self._insist(lambda: self._call("TYPE", stream))
-            if kind not in (b"stream", b"none"):
-                name = stream.decode(errors="backslashreplace")
-                raise NoReply(f"its reply cannot go to {name!r}: that is a {kind.decode()}")
+        named = stream and stream != self._options.reply_to
+        if named and (kind := await self._insist(lambda: self._takes_none(stream))):
+            name = stream.decode(errors="backslashreplace")
+            raise NoReply(f"its reply cannot go to {name!r}: that is {kind}")
         reply = ("XADD", stream, "*", "body", output, "stream", self.stream, "id", message.entry)
         await self._settle(message, reply if stream else None)
 
@@ -267,7 +281,8 @@ class RedisStream:
         return found or self._options.reply_to
 
     async def _settle(self, message: _Message, first: Sequence[Any] | None = None) -> None:
-        """It is not pending any more. ``first``: a command that goes with it: both, or none."""
+        """It is not pending any more. ``first``: a command that goes with it. Both, or none: but a
+        transaction goes on after one that fails for the kind of its key, which is asked before."""
 
         async def told() -> None:
             async with self._redis.pipeline(transaction=True) as pipe:
@@ -300,6 +315,10 @@ class RedisStream:
         await self._call("XCLAIM", *words, "JUSTID")
 
     async def bury(self, message: Any, ended: Ended) -> None:
+        if self._dead and (kind := await self._insist(lambda: self._takes_none(self._dead))):
+            self._say(f"{message.title}: {self._dead} is {kind}: tried again in 30s")
+            await self.again(message, 30.0)
+            return
         told = letters.about(self.stream, self.group, message.entry.decode(), message.deliveries,
                              ended)  # fmt: skip
         words: list[Any] = ["XADD", self._dead, "*"]
