@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Awaitable, Callable
+import subprocess
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import uvloop
 import fastspawn
 import needs
 from fastspawn import PIPE, Engine, aio
-from support import open_fds, own_threads
+from support import open_fds, own_threads, script
 
 WARM_UP, MANY = 200, 400
 GROWTH = 1 << 20
@@ -103,3 +105,42 @@ def test_engine(runner: Callable[..., None]) -> None:
             await _measured(one)
 
     runner(main())
+
+
+GIB = 10
+ROOM = 2 << 20
+"""KiB that others may take meanwhile."""
+
+
+@contextmanager
+def no_overcommit(limit: int) -> Iterator[None]:
+    """The kernel promises so many KiB and no more (proc_sys_vm(5)), to anybody on this machine."""
+    folder = Path("/proc/sys/vm")
+    files = [
+        folder / "overcommit_kbytes",
+        folder / "overcommit_ratio",
+        folder / "overcommit_memory",
+    ]
+    before = [file.read_text() for file in files]
+    try:
+        files[0].write_text(f"{limit}\n")
+        files[2].write_text("2\n")
+        yield
+    finally:
+        files[2].write_text(before[2])
+        files[0 if int(before[0]) else 1].write_text(before[0] if int(before[0]) else before[1])
+
+
+def promised() -> int:
+    """KiB, to all processes."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("Committed_AS:"))
+
+
+@needs.root
+@pytest.mark.skipif(
+    not os.environ.get("LONG"), reason="changes what all of the machine is promised"
+)
+def test_a_parent_that_cannot_be_copied() -> None:
+    with no_overcommit(promised() + (GIB << 20) + ROOM):
+        subprocess.run(script("large.py", GIB), check=True)
