@@ -375,6 +375,16 @@ async def test_workers_that_all_die() -> None:
         assert pool.stats["died"] < 10
 
 
+async def test_workers_that_all_hang(tmp_path: Path) -> None:
+    """Before they say hello, all but the first: requests do not wait for them for ever."""
+    once = f"mkdir {tmp_path}/once || exec sleep 600; printf 'H\\0\\0\\0\\0011'; read x"
+    worker = sh(once)
+    async with ResettablePool(["true"], size=1, worker=worker, start_timeout=60) as pool:
+        pool._timeout = 0.05  # the first had long to start
+        with pytest.raises(WorkerError):
+            await pool.run(b"\n")
+
+
 async def test_an_engine_that_others_use(engine: Engine) -> None:
     pool = ResettablePool(["cat"], size=2, engine=engine)
     await pool.start()

@@ -15,7 +15,7 @@ from fastspawn._command import Command, StrOrBytesPath
 from fastspawn._core import STREAM, Job
 from fastspawn._engine import Engine
 from fastspawn._limits import Limits
-from fastspawn._resettable.job import PoolJob, WorkerError
+from fastspawn._resettable.job import PoolJob
 from fastspawn._resettable.protocol import FRAME_MAX
 from fastspawn._resettable.settings import INHERITED, Settings
 from fastspawn._resettable.worker import Worker
@@ -30,7 +30,7 @@ _BACK_OFF_MAX: Final = 30.0
 """Seconds until a worker that has died is replaced: doubled each time it died soon."""
 _SOON: Final = 1.0
 _TROUBLE: Final = 3
-"""Workers in a row that died soon, after which requests no longer wait for one."""
+"""Workers in a row that died soon, or silent, after which requests no longer wait for one."""
 
 
 def builtin_worker() -> tuple[str, ...]:
@@ -64,6 +64,7 @@ class ResettablePool:
     another; in the moment between the two the command may have begun. Later the request fails
     with WorkerError, and what it had started is killed.
 
+    ``start_timeout``: seconds that each worker may take until it says hello; then it is killed.
     ``engine`` is the one that the workers run on; by default the pool has its own.
     """
 
@@ -120,12 +121,7 @@ class ResettablePool:
         self._open = True
         try:
             self._refill()
-            first = list(self._workers)
-            try:
-                await asyncio.wait_for(self._hello(first), self._timeout)
-            except (asyncio.TimeoutError, TimeoutError):  # not the same before Python 3.11
-                name = os.fsdecode(self._worker.argv[0])
-                raise WorkerError(f"{name} did not say hello: it is no worker") from None
+            await self._hello(list(self._workers))
         except BaseException:
             await self.close()
             raise
@@ -242,6 +238,7 @@ class ResettablePool:
             worker = Worker(self)
             self._workers.add(worker)
             worker.job = self._engine.submit(self._worker, worker, STREAM, notify=True)
+            worker.expect_hello(self._timeout, os.fsdecode(self._worker.argv[0]))
 
     def _assign(self) -> None:
         while self._idle and self._waiting:
@@ -274,7 +271,7 @@ class ResettablePool:
                 self._waiting.popleft()._end_without(None)
             return
         self._counts["died"] += 1
-        soon = self._loop.time() - worker.born < _SOON
+        soon = not worker.ready or self._loop.time() - worker.born < _SOON
         self._failures = self._failures + 1 if soon else 1
         if self._failures == _TROUBLE and self.on_trouble is not None:
             self.on_trouble(worker.job)

@@ -54,8 +54,13 @@ class Worker:
         if self.error is None:
             self.job.write(frame(kind, payload))
 
+    def expect_hello(self, patience: float, name: str) -> None:
+        """One that is silent for so long is ended: requests may wait for it."""
+        self._timer = self.pool._loop.call_later(patience, self._silent, name)
+
     def kill_later(self, delay: float) -> None:
         """Unless it answers."""
+        self._settle()
         self._timer = self.pool._loop.call_later(delay, self.kill)
 
     def kill(self) -> None:
@@ -95,6 +100,7 @@ class Worker:
             if (kind, payload) != (b"H", VERSION):
                 raise ValueError(kind)
             self.ready = True
+            self._settle()
             self.pool._is_free(self)
         elif request is None:
             if kind != b"C":  # of a request that is over
@@ -119,6 +125,10 @@ class Worker:
             self.pool._is_free(self)
         else:
             raise ValueError(kind)
+
+    def _silent(self, name: str) -> None:
+        self.error = WorkerError(f"{name} did not say hello: it is no worker")
+        self.kill()
 
     def _broken(self) -> None:
         self.error = WorkerError("the worker does not speak the protocol")
