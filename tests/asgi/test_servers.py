@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import select
 import socket
@@ -21,6 +22,7 @@ from asgi.harness import AsgiServer
 from fastspawn import Command, Limits
 from fastspawn.asgi import ProcessApp
 from serve.harness import BOUND, Client, Response, alive, children, in_one_piece, poll, settled
+from support import async_poll
 
 Serve = Callable[..., AsgiServer]
 
@@ -609,6 +611,37 @@ def test_standard_error_in_the_log(caplog: pytest.LogCaptureFixture, mode: str) 
     found = re.fullmatch(r"- POST / pid=(\d+): one", first)
     assert found is not None
     assert second == f"- POST / pid={found[1]}: \\x1b[2J{found[1]}"
+
+
+class TooMuch(Exception):
+    """Of a middleware's."""
+
+
+@pytest.mark.parametrize("mode", ["raw", "cgi"])
+@pytest.mark.parametrize("length", [None, b"2"])
+@pytest.mark.parametrize("more", [True, False])
+def test_a_middleware_that_ends_the_call(mode: Any, length: bytes | None, more: bool) -> None:
+    """What it raises where the body is read is raised, and the process does not run on."""
+    app = ProcessApp(["sh", "-c", "cat; exec sleep 600"], mode=mode)
+    fields = [] if length is None else [(b"content-length", length)]
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/"}
+    messages = [{"type": "http.request", "body": b"in", "more_body": more}]
+
+    async def receive() -> dict[str, Any]:
+        if not messages:
+            raise TooMuch
+        return messages.pop()
+
+    async def send(message: Any) -> None:
+        pass
+
+    async def serve() -> None:
+        async with app:
+            with pytest.raises(TooMuch):
+                await app({**scope, "headers": fields}, receive, send)
+            await async_poll(lambda: not children(os.getpid()), "the process is gone")
+
+    asyncio.run(asyncio.wait_for(serve(), BOUND))
 
 
 def test_event_loops_that_end_without_a_word() -> None:

@@ -283,8 +283,9 @@ class Exchange:
                 data, self._more = await self._read()
                 await self._feed(data)
             await self._receive_end()
-        except (Gone, Refused) as stop:
-            # Here and not where it is noticed: that may be waiting for the client.
+        except Exception as stop:
+            # Whatever it is: a middleware may end the call so. Here and not where it is noticed:
+            # that may be waiting for the client.
             self._stop = stop
             self._cancel()
             self._news.set()
