@@ -259,7 +259,7 @@ class Session:
     def on_exit(self, job: Any) -> None:
         if job.output:
             self.on_output(job.output)
-        if rest := self._lines.end():
+        if (rest := self._lines.end()) and not self._deaf:
             self._hear(rest)
         self.job = None
         if self._grace is not None:
