@@ -137,13 +137,13 @@ bool fds_close_range(struct call *c) {
 }
 
 bool fds_place(struct call *c) {
-    if (reset_is_own((int)c->arg[0])) return call_answer(c, -EBADF);
-    if (reset_is_own((int)c->arg[1])) return false;
-    bool moves = (int)c->arg[0] != (int)c->arg[1];
-    enum whose whose = state_whose((int)c->arg[0]);
-    if (!moves) return call_pass(c);
-    note_gone((int)c->arg[1]);
-    if (c->arg[1] >= 0) resident->whose[(int)c->arg[1]] = WHOSE_SHARED; /* until it is known */
+    int from = (int)c->arg[0], to = (int)c->arg[1];
+    if (reset_is_own(from)) return call_answer(c, -EBADF);
+    if (reset_is_own(to)) return false;
+    if (from == to || to < 0) return call_pass(c);
+    enum whose whose = state_whose(from);
+    note_gone(to);
+    resident->whose[to] = WHOSE_SHARED; /* until it is known */
     resident->makes = true;
     call_pass(c);
     note_made(c->result, whose);

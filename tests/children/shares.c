@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -74,6 +75,15 @@ static int own_locked(void) {
     printf("%d ", ioctl(dup(fd), FIONBIO, &one));
     dup2(fd, 0);
     printf("%d\n", fcntl(0, F_SETFL, 0));
+    return 0;
+}
+
+/* Numbers that are none, as a register has them: without a sign. */
+static int nowhere(void) {
+    getppid(); /* the first effect */
+    printf("%ld ", syscall(SYS_dup2, 1, 0x80000000UL));
+    printf("%ld ", syscall(SYS_dup3, 1, 0xffffffffUL, O_CLOEXEC));
+    printf("%ld\n", syscall(SYS_dup2, 0x80000000UL, 1));
     return 0;
 }
 
@@ -151,6 +161,7 @@ int main(int argc, char **argv) {
         {"placed",      placed     },
         {"locked",      locked     },
         {"own_locked",  own_locked },
+        {"nowhere",     nowhere    },
         {"robust",      robust     },
         {"opens",       opens      },
         {"asks",        asks       }

@@ -757,6 +757,18 @@ def test_what_the_run_has_opened_it_may_set(
             fcntl.flock(other, fcntl.LOCK_UN)
 
 
+def test_a_copy_for_a_number_that_is_none(
+    compiled: Callable[[str], str], tmp_path: Path, flags: int
+) -> None:
+    command = [compiled("shares"), "nowhere", str(tmp_path / "none")]
+    with Template(command) as template, template.resident(flags) as resident:
+        for _ in range(2):
+            outcome = resident.run()
+            assert outcome.left is None
+            assert answer(outcome) == (0, b"-1 -1 -1\n", b"")
+            same(outcome)
+
+
 def test_a_lock_in_shared_memory_that_it_ends_with(
     compiled: Callable[[str], str], tmp_path: Path
 ) -> None:
