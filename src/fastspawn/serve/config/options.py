@@ -194,9 +194,9 @@ def _make() -> list[Option]:
         need=strategy("auto"))  # fmt: skip
     add("pool-size", "processes that strategy warm keeps ready at least (default: 1); workers of "
         "strategy pool, and so its requests at once (default: by the number of cores)",
-        number(0), "number", "N", need=strategy("warm", "pool"))  # fmt: skip
+        number(0, 1024), "number", "N", need=strategy("warm", "pool"))  # fmt: skip
     add("pool-max", "processes that strategy warm keeps at most, when more were needed (default: "
-        "8 or --pool-size)", number(1), "number", "N", need=strategy("warm"))  # fmt: skip
+        "8 or --pool-size)", number(1, 1024), "number", "N", need=strategy("warm"))  # fmt: skip
     add("pool-age", "how old they get before they are replaced unused (default: 5m)",
         positive(duration), "duration", "TIME", need=strategy("warm"))  # fmt: skip
     add("worker", "for strategy pool, the command line of another worker than the built-in one",

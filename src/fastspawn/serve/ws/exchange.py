@@ -208,11 +208,12 @@ class WsExchange(Exchange):
             self._close(connection, UNSUPPORTED, "only text is known here")
             return
         if self._whole or self._is_text:
-            self._fragments += data
-            if not frame.fin:
-                return
-            data = bytes(self._fragments)
-            self._fragments.clear()
+            if self._fragments or not frame.fin:
+                self._fragments += data
+                if not frame.fin:
+                    return
+                data = bytes(self._fragments)
+                self._fragments.clear()
             try:
                 if self._is_text:
                     data.decode()
