@@ -121,6 +121,16 @@ static inline int sys_dup_above(int fd, int floor) {
     return (int)FSP_CALL("fcntl", fcntl(fd, F_DUPFD_CLOEXEC, floor));
 }
 
+/* How many bytes it holds at most (fcntl(2)); -ENOSYS: nobody tells here. */
+static inline int sys_pipe_size(int fd) {
+#ifdef __linux__
+    return (int)FSP_CALL("fcntl", fcntl(fd, F_GETPIPE_SZ));
+#else
+    (void)fd;
+    return -ENOSYS;
+#endif
+}
+
 /* Both ends close-on-exec. */
 static inline int sys_pipe(int fd[2]) {
 #ifdef __linux__

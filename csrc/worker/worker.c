@@ -23,7 +23,7 @@
 #define HEADER    5
 #define CHUNK     65536
 #define FLUSH_AT  (1u << 17)
-#define PIPE_MOST (1 << 20) /* pipe(7), pipe-max-size */
+#define PIPE_MOST (1 << 20) /* where nobody tells what a pipe holds */
 
 struct bytes {
     char *data;
@@ -136,10 +136,11 @@ static void feed(void) {
     }
 }
 
-/* What was written by now, which is no more than a pipe holds: whoever has left the group may write
- * to it without end. */
+/* What was written by now, which is no more than the pipe holds: whoever has left the group may
+ * write to it without end. */
 static void drain(int i) {
-    long left = PIPE_MOST;
+    long left = run.out[i] < 0 ? 0 : sys_pipe_size(run.out[i]);
+    if (left < 0) left = PIPE_MOST;
     for (size_t n; left > 0 && (n = pump(i)) > 0;) left -= (long)n;
     close_fd(&run.out[i]);
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -10,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from fastspawn._resettable.pool import builtin_worker
 from support import BOUND, LINUX, is_alive, poll
+
+SIZE = 4 << 20
 
 
 class Worker:
@@ -156,6 +161,43 @@ def test_what_goes_on_writing_is_not_waited_for(worker: Worker, tmp_path: Path) 
         poll(lambda: waits_for_pipe(path), "the pipe is full")
     assert frame == (b"X", b"4")
     poll(lambda: not is_alive(int(path.read_text())), "nobody reads what it writes")
+
+
+def large_pipes() -> bool:
+    """Takes CAP_SYS_RESOURCE, or a larger pipe-max-size."""
+    ends = os.pipe()
+    try:
+        fcntl.fcntl(ends[0], getattr(fcntl, "F_SETPIPE_SZ", 0), SIZE)
+    except OSError:
+        return False
+    else:
+        return LINUX
+    finally:
+        for fd in ends:
+            os.close(fd)
+
+
+@needs.have(large_pipes(), "no larger pipe may be had")
+def test_all_of_a_large_pipe(worker: Worker, tmp_path: Path) -> None:
+    """Which a command that may has made larger than others can (pipe-max-size)."""
+    size = 4 << 20
+    text = (
+        f"import fcntl, os; fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, {size}); os.write(1, bytes({size}))"
+    )
+    script, go = tmp_path / "large.py", tmp_path / "go"
+    script.write_text(f"import fcntl, os; {text}")
+    wait = f"until [ -e {go} ]; do sleep 0.01; done"
+    worker.run(f"{wait}; exec {sys.executable} -IS {script}")
+    pid = int(worker.expect(b"S"))
+    worker.process.send_signal(signal.SIGSTOP)
+    os.waitpid(worker.process.pid, os.WUNTRACED)
+    go.touch()
+    poll(lambda: not is_alive(pid), "it has ended")
+    worker.process.send_signal(signal.SIGCONT)
+    came = 0
+    while (frame := worker.read())[0] == b"O":
+        came += len(frame[1])
+    assert (frame, came) == ((b"X", b"0"), SIZE)
 
 
 def waits_for_pipe(path: Path) -> bool:
