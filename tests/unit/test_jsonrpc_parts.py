@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastspawn.serve.http.exchange import gather
 from fastspawn.serve.http.refused import Refused
 from fastspawn.serve.jsonrpc import head
 from fastspawn.serve.jsonrpc.events import Events, Gone, event
@@ -176,6 +178,27 @@ class Reader:
 
 
 REQUEST = ("number", 1)
+
+
+PIECES = 200_000
+"""Of a byte each, and what they may cost (bytes)."""
+MOST = 2 << 20
+
+
+def test_pieces_of_a_byte_cost_what_they_hold() -> None:
+    """A list of them would cost forty times that."""
+    body: list[bytes] = []
+    reader = Lines(None)
+    tracemalloc.start()
+    try:
+        for _ in range(PIECES):
+            gather(body, b"x")
+            assert reader.feed(b"x") == []
+        assert tracemalloc.get_traced_memory()[1] < MOST
+    finally:
+        tracemalloc.stop()
+    assert b"".join(body) == b"x" * PIECES
+    assert reader.feed(b"\n") == [b"x" * PIECES]
 
 
 def test_what_a_reader_missed_is_sent_again() -> None:

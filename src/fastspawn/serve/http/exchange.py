@@ -46,6 +46,17 @@ HOLD: Final = 65536
 _GATHER: Final = 65536
 """Bytes of a body kept while its request waits for its turn."""
 
+_PIECE: Final = 4096
+"""Bytes up to which what came in chunks is put together: a piece costs some 40 bytes itself."""
+
+
+def gather(body: list[bytes], data: bytes) -> None:
+    """One more of the body, which may come byte by byte."""
+    if body and len(body[-1]) + len(data) <= _PIECE:
+        body[-1] += data
+    else:
+        body.append(data)
+
 
 class Transport(Protocol):
     """asyncio's, as far as an answer needs it."""
@@ -227,7 +238,7 @@ class Exchange:
                 connection.pause_body(self)
         else:
             assert self.body is not None
-            self.body.append(data)
+            gather(self.body, data)
             if self.received > _GATHER:
                 connection.pause_body(self)
 

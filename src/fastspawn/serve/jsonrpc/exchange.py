@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from fastspawn.serve.http.exchange import Exchange
+from fastspawn.serve.http.exchange import Exchange, gather
 from fastspawn.serve.http.outcome import RETRY_AFTER
 from fastspawn.serve.http.refused import Refused
 from fastspawn.serve.http.response import (
@@ -104,7 +104,7 @@ class JsonrpcExchange(Exchange):
             self.spoil(413, b"request body too large\n")
         else:
             assert self.body is not None
-            self.body.append(data)
+            gather(self.body, data)
 
     def feed_eof(self) -> None:
         self.complete = True

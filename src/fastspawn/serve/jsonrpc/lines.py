@@ -10,13 +10,12 @@ class TooLong(Exception):
 class Lines:
     """``most``: bytes of a line without its end; None: any."""
 
-    __slots__ = ("_most", "_parts", "_size")
+    __slots__ = ("_begun", "_most")
 
     def __init__(self, most: int | None) -> None:
         self._most = most
-        self._parts: list[bytes] = []
-        """The beginning of a line."""
-        self._size = 0
+        self._begun = bytearray()
+        """The beginning of a line. It may come byte by byte, and is to cost no more then."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that ``data`` completes, without their ends and without empty ones. Raises
@@ -25,22 +24,18 @@ class Lines:
         self._add(first)
         found = []
         for each in rest:
-            found.append(b"".join(self._parts))
-            self._parts.clear()
-            self._size = 0
+            found.append(bytes(self._begun))
+            self._begun.clear()
             self._add(each)
         return [line for line in found if line.strip()]
 
     def end(self) -> bytes:
         """What has no end, at the output's."""
-        line = b"".join(self._parts)
-        self._parts.clear()
-        self._size = 0
+        line = bytes(self._begun)
+        self._begun.clear()
         return line.strip()
 
     def _add(self, part: bytes) -> None:
-        self._size += len(part)
-        if self._most is not None and self._size > self._most:
+        if self._most is not None and len(self._begun) + len(part) > self._most:
             raise TooLong
-        if part:
-            self._parts.append(part)
+        self._begun += part
