@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import os
 import re
 import select
 import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import httpx_sse
 import pytest
 
-import needs
 from asgi.harness import AsgiServer
-from fastspawn import Command, Limits
-from fastspawn.asgi import ProcessApp
 from serve.harness import BOUND, Client, Response, alive, children, in_one_piece, poll, settled
-from support import async_poll
 
 Serve = Callable[..., AsgiServer]
 
@@ -560,132 +552,3 @@ def test_output_cap(serve: Serve, kind: str, tmp_path: Path) -> None:
         client.read_body(answer)
     assert (answer.status, answer.complete) == (200, False)
     assert answer.body.startswith(b"begun\ny\n")
-
-
-async def call(app: ProcessApp, body: bytes = b"in") -> tuple[object, bytes]:
-    """What a server does for a request."""
-    messages = iter([{"type": "http.request", "body": body, "more_body": False}, {"type": "end"}])
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, object]:
-        return next(messages)
-
-    async def send(message: dict[str, object]) -> None:
-        sent.append(message)
-
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
-    await app({**scope, "http_version": "1.1"}, receive, send)
-    start, *bodies = sent
-    return start["status"], b"".join(each["body"] for each in bodies)
-
-
-@needs.residents
-def test_residents_are_told_of_at_once(caplog: pytest.LogCaptureFixture) -> None:
-    """There is no timer here: when a process serves its second request, it has been said."""
-    begin = "--strategy reset: residents begin at its first effect"
-
-    async def serve() -> None:
-        pids = []
-        async with ProcessApp(["sh", "-c", "echo $$"], strategy="reset") as app:
-            while len(pids) < 3000 and len(set(pids)) == len(pids):
-                pids.append((await call(app))[1])
-            assert len(set(pids)) < len(pids)
-            assert caplog.messages.count(begin) == 1
-
-    with caplog.at_level(logging.INFO, "fastspawn.asgi"):
-        asyncio.run(serve())
-
-
-@pytest.mark.parametrize("mode", ["raw", "cgi"])
-def test_standard_error_in_the_log(caplog: pytest.LogCaptureFixture, mode: str) -> None:
-    text = r"printf 'Content-Type: a/b\n\n'; printf 'one\n\033[2J' >&2; echo $$ >&2"
-    app = ProcessApp(["sh", "-c", text], mode=mode, stderr="log")  # type: ignore[arg-type]
-
-    async def serve() -> None:
-        async with app:
-            assert (await call(app))[0] == 200
-
-    asyncio.run(serve())
-    records = [each for each in caplog.records if each.name == "fastspawn.asgi.stderr"]
-    first, second = (each.getMessage() for each in records)
-    found = re.fullmatch(r"- POST / pid=(\d+): one", first)
-    assert found is not None
-    assert second == f"- POST / pid={found[1]}: \\x1b[2J{found[1]}"
-
-
-class TooMuch(Exception):
-    """Of a middleware's."""
-
-
-@pytest.mark.parametrize("mode", ["raw", "cgi"])
-@pytest.mark.parametrize("length", [None, b"2"])
-@pytest.mark.parametrize("more", [True, False])
-def test_a_middleware_that_ends_the_call(mode: Any, length: bytes | None, more: bool) -> None:
-    """What it raises where the body is read is raised, and the process does not run on."""
-    app = ProcessApp(["sh", "-c", "cat; exec sleep 600"], mode=mode)
-    fields = [] if length is None else [(b"content-length", length)]
-    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": "/"}
-    messages = [{"type": "http.request", "body": b"in", "more_body": more}]
-
-    async def receive() -> dict[str, Any]:
-        if not messages:
-            raise TooMuch
-        return messages.pop()
-
-    async def send(message: Any) -> None:
-        pass
-
-    async def serve() -> None:
-        async with app:
-            with pytest.raises(TooMuch):
-                await app({**scope, "headers": fields}, receive, send)
-            await async_poll(lambda: not children(os.getpid()), "the process is gone")
-
-    asyncio.run(asyncio.wait_for(serve(), BOUND))
-
-
-def test_event_loops_that_end_without_a_word() -> None:
-    """Each has an engine of its own; what one has left is ended by the next."""
-    app = ProcessApp(["cat"])
-
-    for _ in range(2):
-        assert asyncio.run(call(app)) == (200, b"in")
-
-    async def end() -> None:
-        async with app:
-            assert await call(app) == (200, b"in")
-        await app.aclose()
-
-    asyncio.run(end())
-
-
-@pytest.mark.parametrize(
-    ("command", "options", "error"),
-    [
-        ("echo hi", {}, TypeError),
-        (None, {}, TypeError),
-        (["echo"], {"port": 1}, TypeError),
-        (["echo"], {"nonsense": 1}, TypeError),
-        (["echo"], {"mode": "other"}, ValueError),
-        (["echo"], {"status": {"1": 99}}, ValueError),
-        (["echo"], {"status": "1=404", "mode": "cgi"}, ValueError),
-        (["echo"], {"exec_timeout": "soon"}, ValueError),
-        (["echo"], {"cgi_dir": "/"}, ValueError),
-        (Command(["echo"], umask=0o77), {}, ValueError),
-        (Command(["echo"], start_new_session=True), {}, ValueError),
-    ],
-)
-def test_options_that_cannot_be(
-    command: Any, options: dict[str, Any], error: type[Exception]
-) -> None:
-    with pytest.raises(error):
-        ProcessApp(command, **options)
-
-
-def test_a_command_object(tmp_path: Path) -> None:
-    app = ProcessApp(
-        Command(["true"], cwd=tmp_path, env={"A": "b"}, limits=Limits(timeout=3)), max_body="1k"
-    )
-    config = app.config
-    assert (config.command, config.cwd, config.exec_timeout) == (("true",), str(tmp_path), 3)
-    assert (config.clear_env, config.set_env, config.max_body) == (True, (("A", "b"),), 1024)
