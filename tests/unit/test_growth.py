@@ -115,20 +115,18 @@ ROOM = 2 << 20
 @contextmanager
 def no_overcommit(limit: int) -> Iterator[None]:
     """The kernel promises so many KiB and no more (proc_sys_vm(5)), to anybody on this machine."""
-    folder = Path("/proc/sys/vm")
-    files = [
-        folder / "overcommit_kbytes",
-        folder / "overcommit_ratio",
-        folder / "overcommit_memory",
-    ]
-    before = [file.read_text() for file in files]
+    mode, size, ratio = (
+        Path("/proc/sys/vm", f"overcommit_{name}") for name in ("memory", "kbytes", "ratio")
+    )
+    limits = ratio if int(size.read_text()) == 0 else size  # one of them is 0
+    before = {file: file.read_text() for file in (mode, limits)}
     try:
-        files[0].write_text(f"{limit}\n")
-        files[2].write_text("2\n")
+        size.write_text(f"{limit}\n")
+        mode.write_text("2\n")
         yield
     finally:
-        files[2].write_text(before[2])
-        files[0 if int(before[0]) else 1].write_text(before[0] if int(before[0]) else before[1])
+        for file, text in before.items():
+            file.write_text(text)
 
 
 def promised() -> int:

@@ -181,24 +181,24 @@ REQUEST = ("number", 1)
 
 
 PIECES = 200_000
-"""Of a byte each, and what they may cost (bytes)."""
+"""Of two bytes each, and what they may cost (bytes)."""
 MOST = 2 << 20
 
 
-def test_pieces_of_a_byte_cost_what_they_hold() -> None:
-    """A list of them would cost forty times that."""
+def test_small_pieces_cost_what_they_hold() -> None:
+    """A list of them costs twenty times that."""
     body: list[bytes] = []
     reader = Lines(None)
     tracemalloc.start()
     try:
         for _ in range(PIECES):
-            gather(body, b"x")
-            assert reader.feed(b"x") == []
+            gather(body, bytes(2))
+            assert reader.feed(bytes(2)) == []
         assert tracemalloc.get_traced_memory()[1] < MOST
     finally:
         tracemalloc.stop()
-    assert b"".join(body) == b"x" * PIECES
-    assert reader.feed(b"\n") == [b"x" * PIECES]
+    assert b"".join(body) == bytes(2 * PIECES)
+    assert reader.feed(b"\n") == [bytes(2 * PIECES)]
 
 
 def test_what_a_reader_missed_is_sent_again() -> None:
