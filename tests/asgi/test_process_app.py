@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from serve.harness import BOUND, children
 from support import async_poll
 
 
-async def call(app: ProcessApp, body: bytes = b"in") -> tuple[object, bytes]:
+async def call(
+    app: ProcessApp, body: bytes = b"in", headers: Sequence[tuple[bytes, bytes]] = ()
+) -> tuple[object, bytes]:
     """What a server does for a request."""
     messages = iter([{"type": "http.request", "body": body, "more_body": False}, {"type": "end"}])
     sent: list[dict[str, Any]] = []
@@ -29,7 +32,7 @@ async def call(app: ProcessApp, body: bytes = b"in") -> tuple[object, bytes]:
     async def send(message: dict[str, object]) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
     await app({**scope, "http_version": "1.1"}, receive, send)
     start, *bodies = sent
     return start["status"], b"".join(each["body"] for each in bodies)
@@ -67,6 +70,20 @@ def test_standard_error_in_the_log(caplog: pytest.LogCaptureFixture, mode: str) 
     found = re.fullmatch(r"- POST / pid=(\d+): one", first)
     assert found is not None
     assert second == f"- POST / pid={found[1]}: \\x1b[2J{found[1]}"
+
+
+def test_blanks_around_a_value() -> None:
+    """As servers hand on what llhttp leaves there."""
+    app = ProcessApp(
+        ["sh", "-c", r"printf 'Content-Type: text/plain\n\n'; echo [$SERVER_NAME] [$HTTP_X_A]"],
+        mode="cgi",
+    )
+
+    async def serve() -> tuple[object, bytes]:
+        async with app:
+            return await call(app, headers=[(b"Host", b"\texample.org \t"), (b"X-A", b" b ")])
+
+    assert asyncio.run(serve()) == (200, b"[example.org] [b]\n")
 
 
 class TooMuch(Exception):

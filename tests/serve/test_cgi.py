@@ -705,6 +705,17 @@ def test_http10_and_absolute_targets(one: Serve) -> None:
     assert (env["PATH_INFO"], env["REQUEST_URI"]) == ("/p", "/p?q")
 
 
+def test_blanks_around_a_value(one: Serve) -> None:
+    """RFC 9112 section 5.1: they are none of it."""
+    env = env_of(
+        one(ENV),
+        b"GET / HTTP/1.1\r\nHost: \t example.org:80 \t\r\nContent-Type:  a/b \r\n"
+        b"X-A: c \td\t\r\nX-B: \t \r\n\r\n",
+    )
+    assert (env["SERVER_NAME"], env["HTTP_HOST"]) == ("example.org", "example.org:80")
+    assert (env["CONTENT_TYPE"], env["HTTP_X_A"], env["HTTP_X_B"]) == ("a/b", "c \td", "")
+
+
 def test_refused(one: Serve, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     server = one(f"touch $1; printf '{TEXT}'", ran)

@@ -101,6 +101,22 @@ def test_json(serve: Serve, strategy: str, tmp_path: Path) -> None:
     assert len({row["id"] for row in (cat, failed, died, slow, bad)}) == 5
 
 
+def test_bytes_of_answers_to_head(start: Serve) -> None:
+    """None, however long they would have been for a GET."""
+    server = start(
+        *("--log-format", "json", "--status", "4=404"),
+        *("--route", "/long=sh -c 'echo; exec head -c 200000 /dev/zero'"),
+        *("--route", "/gone=sh -c 'exit 4'", "--route", "/late=sh -c 'exit 3'"),
+    )
+    with server.connect() as client:
+        for target in ("/", "/long", "/gone", "/late", "/%zz"):
+            client.request("HEAD", target)
+            client.read(head=True)
+    assert {row["target"]: row["sent"] for row in rows(server, 5)} == dict.fromkeys(
+        ("/", "/long", "/gone", "/late", "/%zz"), 0
+    )
+
+
 def test_format_changes_with_a_reload(serve: Serve, tmp_path: Path) -> None:
     config = tmp_path / "serve.toml"
     config.write_text('log-format = "common"\n')

@@ -155,7 +155,10 @@ class Exchange:
             raise Refused(400, f"{error}\n".encode()) from error
         if segments is None:
             raise Refused(404, b"nothing is here\n")
-        fields = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
+        # Blanks around a value are none of it (RFC 9110 section 5.5), which not all servers know.
+        fields = [
+            (bytes(name).lower(), bytes(value).strip(b" \t")) for name, value in scope["headers"]
+        ]
         self._consider(fields)
         # Servers and frameworks do not agree whether the path includes where this is mounted
         # (it does, by the specification of 2023).

@@ -118,11 +118,13 @@ class GatheringExchange(Exchange):
             connection.resume_body(self)
 
     def _gathered(self, spool: Spool) -> None:
+        connection = self.connection
+        assert connection is not None
         self._stop_waiting()
         self.length = spool.length
         if spool.in_memory:
             self._spool = None
-            self.job = self.route.spawn(self, spool.whole())
+            self._spawn(connection, spool.whole())
             return
         try:
             spool.rewind()
@@ -130,7 +132,7 @@ class GatheringExchange(Exchange):
             self._complain(f"cannot keep the body: {error.strerror}")
             self.refuse(500, b"the body could not be kept\n")
             return
-        self.job = self.route.spawn(self, STREAM)
+        self._spawn(connection, STREAM)
         self._pumping = True
         self._pump(spool)
 

@@ -139,7 +139,9 @@ class Connection(asyncio.Protocol):
             if not current.begun:
                 # The rest of its body is still to come.
                 current.begin()
-        elif parser.quiet and self._limit is self.service.idle:
+        elif parser.quiet and self._limit is self.service.idle and data.strip(b"\r\n"):
+            # Empty lines begin no request: some clients send one behind a body (RFC 9112 section
+            # 2.2), and a 408 later would be taken for the next request's answer.
             self._wait(self.service.slow)
         if parser.parsing is not None or self._limit is self.service.body:
             self._time_body()
@@ -205,11 +207,13 @@ class Connection(asyncio.Protocol):
         return self.service.config.max_head
 
     def enqueue(self, exchange: Exchange) -> None:
-        if self._current is None and not self._ahead and not self.write_paused:
+        free = self._current is None and not self._ahead
+        if free and self._limit is not None:
+            # It has come in time, also where an answer before it is still to be taken.
+            self._limit.discard(self)
+            self._limit = None
+        if free and not self.write_paused:
             self._current = exchange
-            if self._limit is not None:
-                self._limit.discard(self)
-                self._limit = None
         else:
             self._ahead.append(exchange)
             if len(self._ahead) >= MAX_AHEAD and not self._ahead_paused:

@@ -317,11 +317,11 @@ class Exchange:
         assert connection is not None
         body, self.body = self.body, None
         if body is None:
-            self.job = self.route.spawn(self, None)
+            self._spawn(connection, None)
         elif self.complete:
-            self.job = self.route.spawn(self, b"".join(body))
+            self._spawn(connection, b"".join(body))
         else:
-            job = self.job = self.route.spawn(self, STREAM)
+            job = self._spawn(connection, STREAM)
             if self.expect and not body:
                 connection.proceed(self)
             ready = True
@@ -329,6 +329,12 @@ class Exchange:
                 ready = job.write(data)
             if ready:
                 connection.resume_body(self)
+
+    def _spawn(self, connection: Connection, input: Any) -> Job:
+        job = self.job = self.route.spawn(self, input)
+        if connection.write_paused:
+            job.pause_reading()  # since the 100 Continue: ``pause`` had no job then
+        return job
 
     def overloaded(self) -> None:
         self.refuse(OVERLOADED.status, OVERLOADED.text, OVERLOADED.fields)
@@ -411,7 +417,7 @@ class Exchange:
     ) -> None:
         text = b"" if status in BODYLESS else line(status, text)
         self.status = status
-        self.sent = len(text)
+        self.sent = 0 if self.head_only else len(text)
         connection.send(
             self.route.heads.refused(
                 status,

@@ -48,6 +48,5 @@ class JudgedExchange(RawExchange):
         self.status = status = verdict.status
         if status in BODYLESS:
             output = b""
-        self.sent = length = len(output)
-        head = self.route.heads.answered(status, length, end=self._end(connection))
-        connection.send(head if self.head_only else head + output)
+        head = self.route.heads.answered(status, len(output), end=self._end(connection))
+        self._send_sized(connection, head, output)

@@ -241,7 +241,8 @@ class RequestParser:
         elif name in SPECIAL:
             self._special.append((name, value))
         if self._fields is not None:
-            self._fields.append((name, value))
+            # llhttp leaves blanks after a value there (RFC 9112 section 5.1).
+            self._fields.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         if self.deaf:

@@ -55,12 +55,18 @@ class RawExchange(Exchange):
 
     def _answer(self, connection: Connection, output: bytes) -> None:
         self.status = 200
-        self.sent = length = len(output)
-        head = b"%b%d%b" % (self.route.heads.sized, length, self._end(connection))
-        connection.send(head if self.head_only else head + output)
+        head = b"%b%d%b" % (self.route.heads.sized, len(output), self._end(connection))
+        self._send_sized(connection, head, output)
+
+    def _send_sized(self, connection: Connection, head: bytes, body: bytes) -> None:
+        if not self.head_only:
+            self.sent = len(body)
+            head += body
+        connection.send(head)
 
     def _stream(self, connection: Connection, data: bytes) -> None:
-        self.sent += len(data)
+        if not self.head_only:
+            self.sent += len(data)
         if not self.head_sent:
             self._start_stream(connection, data)
             if self.head_only:

@@ -59,11 +59,10 @@ class _Function(RawExchange):
         text: bytes,
     ) -> None:
         self.status = status
-        self.sent = len(text)
         end = self._end(connection)
         fields = [*fields, (b"Content-Length", b"%d" % len(text))]
         head = self.route.heads.passed_on(status, reason, fields, end)
-        connection.send(head if self.head_only else head + text)
+        self._send_sized(connection, head, text)
 
 
 def _ran(job: Job) -> bool:

@@ -81,7 +81,7 @@ class OwnExchange(Exchange):
         if connection is None:
             return
         self.status = status
-        self.sent = len(text)
+        self.sent = 0 if self.head_only else len(text)
         connection.send(
             self.route.heads.whole(
                 status,

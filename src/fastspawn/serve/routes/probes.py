@@ -38,7 +38,7 @@ class _Probe(OwnExchange):
         connection = self.connection
         assert connection is not None
         self.status = status
-        self.sent = len(text)
+        self.sent = 0 if self.head_only else len(text)
         fields = [(b"Content-Length", b"%d" % len(text))]
         if text:
             fields.append((b"Content-Type", b"text/plain; charset=utf-8"))
