@@ -124,7 +124,8 @@ def injects(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
 
 
 def hops(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
-    start("200 OK", [*TEXT, ("Connection", "close"), ("Transfer-Encoding", "chunked")])
+    ours = [("Connection", "close"), ("Transfer-Encoding", "chunked"), ("Status", "500")]
+    start("200 OK", [*TEXT, *ours])
     return [b"hops"]
 
 

@@ -21,6 +21,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from fastspawn.serve.config import settings
 from fastspawn.serve.config.model import RouteConfig
+from fastspawn.serve.http.origin import same
 from fastspawn.serve.ws.exchange import WsExchange
 from serve.harness import (
     BOUND,
@@ -341,6 +342,27 @@ def test_handshakes(start: Start, script: Script) -> None:
         client.get("/", *HELLO, KEY)
         answer = client.read_head()
         assert answer.fields["sec-websocket-accept"] == "ICX+Yqv66kxgM0FcWaLWlFLwTAI="
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "is_same"),
+    [
+        ("a.example", "https://a.example", True),
+        ("A.example:443", "https://a.example", True),
+        ("a.example:80", "http://a.EXAMPLE", True),
+        ("a.example", "http://a.example:80", True),
+        ("[::1]:443", "https://[::1]", True),
+        ("a.example:443", "http://a.example", False),
+        ("a.example:80", "https://a.example", False),
+        ("a.example:4430", "https://a.example", False),
+        ("a.example", "https://a.example:80", False),
+        ("", "null", False),
+    ],
+)
+def test_usual_ports(host: str, origin: str, is_same: bool) -> None:
+    """A browser leaves them out, and a proxy may put them into Host (nginx's $host:$server_port)."""
+    fields = [(b"host", host.encode()), (b"origin", origin.encode())]
+    assert same(fields) is is_same
 
 
 def test_origins(start: Start, script: Script) -> None:

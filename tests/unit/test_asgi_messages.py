@@ -117,6 +117,8 @@ def sent(loop: Loop, out: Pipe, *messages: dict[str, Any], method: str = "GET") 
         ([started(304, (b"content-length", b"9")), body()],
          b"Status: 304 Not Modified\r\ncontent-length: 9\r\n\r\n"),
         ([started(200, (b"Status", b"500")), body()], b"Status: 200 OK\r\n\r\n"),
+        ([started(200, (b"Transfer-Encoding", b"chunked")), body(b"hi")],
+         b"Status: 200 OK\r\n\r\nhi"),
         ([started(200, (b"a", b"")), body()], b"Status: 200 OK\r\na: \r\n\r\n"),
     ],
 )  # fmt: skip

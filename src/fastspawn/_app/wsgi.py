@@ -179,7 +179,8 @@ def _checked(status: Any, headers: Any) -> tuple[str, list[tuple[str, str]]]:
             raise TypeError(f"a header field is to be of two str, not {(name, value)!r}")
         if _NAME.fullmatch(name) is None or _VALUE.fullmatch(value) is None:
             raise ValueError(f"{name!r}: {value!r} is not a header field")
-        if name.lower() not in _HOP_BY_HOP:
+        # A field named Status would be taken for the status itself.
+        if name.lower() not in _HOP_BY_HOP and name.lower() != "status":
             kept.append((name, value))
     return status, kept
 

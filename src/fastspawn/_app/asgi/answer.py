@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 _BODYLESS: Final = frozenset((204, 304))
+_LEFT_OUT: Final = (b"status", b"transfer-encoding")
+"""The first would be taken for the status itself. The framing is the server's: uvicorn takes the
+second for a wish, and many an application says it of each stream."""
 _NAME: Final = re.compile(rb"[0-9A-Za-z!#$%&'*+.^_`|~-]+")
 """RFC 9110, section 5.6.2."""
 _NO_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -81,8 +84,7 @@ class Answer:
             lower = _checked(name, value).lower()
             if lower == b"content-length":
                 length = int(value)
-            # It would be taken for the one above.
-            if lower != b"status":
+            if lower not in _LEFT_OUT:
                 lines.append(b"%b: %b\r\n" % (name, value))
         self._no_body = self._no_body or status in _BODYLESS
         self._left = None if self._no_body else length

@@ -15,6 +15,8 @@ Fields = Sequence[tuple[bytes, bytes]]
 
 _LOCAL: Final = re.compile(rb"(localhost|[0-9.]+|\[[0-9a-f:.]+\])(:\d+)?")
 """Hosts that no DNS server has a say in."""
+_PORTS: Final = {b"http": b":80", b"https": b":443"}
+"""Those that need not be named. Browsers do not; some proxies do, in the Host that they send on."""
 
 
 def values(fields: Fields, wanted: bytes) -> list[bytes]:
@@ -23,11 +25,9 @@ def values(fields: Fields, wanted: bytes) -> list[bytes]:
 
 def same(fields: Fields) -> bool:
     """Of that host which is asked, or there is no page."""
-    hosts = [host.lower() for host in values(fields, b"host")]
-    return all(
-        origin.lower() in (scheme + host for host in hosts for scheme in (b"http://", b"https://"))
-        for origin in values(fields, b"origin")
-    )
+    hosts = values(fields, b"host")
+    here = {_plain(b"%b://%b" % (scheme, host)) for host in hosts for scheme in _PORTS}
+    return all(_plain(origin) in here for origin in values(fields, b"origin"))
 
 
 def here(fields: Fields) -> bool:
@@ -36,6 +36,12 @@ def here(fields: Fields) -> bool:
     hosts = [host.lower() for host in values(fields, b"host")]
     local = all(_LOCAL.fullmatch(host) for host in hosts)
     return same(fields) and (local or not values(fields, b"origin"))
+
+
+def _plain(origin: bytes) -> bytes:
+    """Of those that are the same (RFC 6454 section 4), the shortest."""
+    origin = origin.lower()
+    return origin.removesuffix(_PORTS.get(origin.partition(b"://")[0], b""))
 
 
 def named(fields: Fields, origins: Sequence[str]) -> bool:
