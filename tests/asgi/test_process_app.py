@@ -20,7 +20,10 @@ from support import async_poll
 
 
 async def call(
-    app: ProcessApp, body: bytes = b"in", headers: Sequence[tuple[bytes, bytes]] = ()
+    app: ProcessApp,
+    body: bytes = b"in",
+    headers: Sequence[tuple[bytes, bytes]] = (),
+    **more: str,
 ) -> tuple[object, bytes]:
     """What a server does for a request."""
     messages = iter([{"type": "http.request", "body": body, "more_body": False}, {"type": "end"}])
@@ -33,7 +36,7 @@ async def call(
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": headers}
-    await app({**scope, "http_version": "1.1"}, receive, send)
+    await app({**scope, "http_version": "1.1", **more}, receive, send)
     start, *bodies = sent
     return start["status"], b"".join(each["body"] for each in bodies)
 
@@ -84,6 +87,37 @@ def test_blanks_around_a_value() -> None:
             return await call(app, headers=[(b"Host", b"\texample.org \t"), (b"X-A", b" b ")])
 
     assert asyncio.run(serve()) == (200, b"[example.org] [b]\n")
+
+
+@pytest.mark.parametrize("name", ["script", "nph-script"])
+def test_the_protocol_has_a_minor_number(name: str, tmp_path: Path) -> None:
+    """And a script that writes the whole answer is asked for one that can be read here."""
+    whole = "HTTP/1.1 200 OK\\n" if name == "nph-script" else ""
+    file = tmp_path / name
+    file.write_text(
+        f"#!/bin/sh\nprintf '{whole}Content-Type: text/plain\\n\\n'; echo $SERVER_PROTOCOL\n"
+    )
+    file.chmod(0o755)
+    app = ProcessApp([str(file)], mode="cgi")
+
+    async def serve() -> list[bytes]:
+        async with app:
+            return [(await call(app, http_version=v))[1] for v in ("1.1", "1", "2")]
+
+    last = b"HTTP/1.1\n" if name == "nph-script" else b"HTTP/2.0\n"
+    assert asyncio.run(serve()) == [b"HTTP/1.1\n", b"HTTP/1.0\n", last]
+
+
+@pytest.mark.parametrize("mode", ["raw", "cgi"])
+def test_a_tunnel_is_refused(mode: Any) -> None:
+    """Also where the server has made a path of its target."""
+    app = ProcessApp(["echo"], mode=mode)
+
+    async def serve() -> tuple[object, bytes]:
+        async with app:
+            return await call(app, method="CONNECT", path="/apihost:80")
+
+    assert asyncio.run(serve())[0] == 501
 
 
 class TooMuch(Exception):

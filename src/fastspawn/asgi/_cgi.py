@@ -62,6 +62,10 @@ class CgiExchange(Exchange):
     def _invoke(self, target: bytes) -> None:
         """Find the script. Looks into the directory of scripts."""
         invocation = self.invocation = invoke(self, self._scope, self._method, target)
+        if invocation.nph:
+            # It is to write an answer of the protocol that it is told, which is read here.
+            told = invocation.env[b"SERVER_PROTOCOL"]
+            invocation.env[b"SERVER_PROTOCOL"] = min(told, b"HTTP/1.1")
         parser = NphFieldsParser() if invocation.nph else HeadParser()
         self._reader = Reader(parser, head_only=self._head_only)
 
@@ -288,7 +292,7 @@ def invoke(exchange: Exchange, scope: Scope, method: bytes, target: bytes) -> In
         request = Request(
             method=method,
             target=parse_target(target),
-            version=b"HTTP/" + scope["http_version"].encode(),
+            version=_protocol(scope["http_version"]),
             fields=match.fields,
             remote=end(scope.get("client")),
             local=end(scope.get("server")),
@@ -299,6 +303,12 @@ def invoke(exchange: Exchange, scope: Scope, method: bytes, target: bytes) -> In
         if refused.why:
             exchange.warn(refused.why)
         raise own(refused) from None
+
+
+def _protocol(version: str) -> bytes:
+    """RFC 3875 section 4.1.16, where all have a minor number: ASGI's "2" has none, and for some
+    servers "1.0" is "1"."""
+    return f"HTTP/{version if '.' in version else version + '.0'}".encode()
 
 
 def _exited(job: Job) -> str:

@@ -147,6 +147,9 @@ class Exchange:
     def _prepare(self) -> None:
         """Refuse what can be refused before anything is started."""
         scope = self._scope
+        if scope["method"] == "CONNECT":
+            # This is no proxy (RFC 9110 section 9.3.6), and some servers make a path of its target.
+            raise Refused(501, b"not an HTTP method for this server\n")
         raw = scope.get("raw_path")
         target = quote(scope["path"]).encode() if raw is None else raw.partition(b"?")[0]
         try:
