@@ -360,7 +360,7 @@ def test_handshakes(start: Start, script: Script) -> None:
     ],
 )
 def test_usual_ports(host: str, origin: str, is_same: bool) -> None:
-    """A browser leaves them out, and a proxy may put them into Host (nginx's $host:$server_port)."""
+    """A browser leaves them out; a proxy may put them into Host (nginx's $host:$server_port)."""
     fields = [(b"host", host.encode()), (b"origin", origin.encode())]
     assert same(fields) is is_same
 
