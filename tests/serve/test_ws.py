@@ -483,6 +483,21 @@ def test_workers_and_routes(start: Start, script: Script) -> None:
     assert server.wait() == 0
 
 
+def test_end_while_one_waits_for_its_turn(start: Start) -> None:
+    """It is not opened at last, to be cut off when the server's time is up."""
+    server = start("--max-inflight", "1", "--metrics-path", "/metrics", command=("cat",))
+    with open_ws(server) as first, server.connect() as second:
+        second.get("/", "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+                   "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")  # fmt: skip
+        poll(lambda: b'_queued{route="/{...}"} 1.0' in server.get("/metrics").body, "a queue")
+        server.signal(signal.SIGTERM)
+        assert end_of(first)[0] == 1001
+        answer = second.read()
+        assert (answer.status, answer.fields["retry-after"]) == (503, "1")
+        assert second.ended()
+    assert server.wait() == 0
+
+
 def test_the_library_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "find_spec", lambda name: None)
     with pytest.raises(settings.SettingsError, match=r"fastspawn\[ws\]"):

@@ -380,6 +380,8 @@ class Connection(asyncio.Protocol):
             self._upgraded.going_away()
         elif self._current is None:
             self._finish(linger=False)
+        else:
+            self._current.drain()
 
     def retire(self) -> None:
         """Close with the next answer whose head can still say so."""

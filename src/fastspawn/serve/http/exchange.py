@@ -280,6 +280,9 @@ class Exchange:
             self._complain(refused.why)
         self.refuse(refused.status, refused.text, refused.fields)
 
+    def drain(self) -> None:
+        """The server wants to end, and waits for this one: most end by themselves."""
+
     def abandon(self) -> None:
         """The client has gone."""
         if self.connection is not None:

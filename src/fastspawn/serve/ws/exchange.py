@@ -22,7 +22,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import Protocol, Side, State
 
 from fastspawn.serve.http.exchange import Exchange
-from fastspawn.serve.http.outcome import failed, failure
+from fastspawn.serve.http.outcome import RETRY_AFTER, failed, failure
 from fastspawn.serve.http.refused import Refused
 from fastspawn.serve.job import STREAM
 
@@ -293,6 +293,11 @@ class WsExchange(Exchange):
         self._detach()
         self.complete = False
         connection.done(self)
+
+    def drain(self) -> None:
+        if self.job is None:
+            # Its turn would come when another's has ended, and then nobody would tell it to go.
+            self.refuse(503, b"the server is about to end\n", RETRY_AFTER)
 
     def abandon(self) -> None:
         if self.connection is not None:
