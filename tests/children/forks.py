@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from common import run
 
-from fastspawn import Command, Engine, Process
+from fastspawn import PIPE, Command, Engine, Process, aio
 
 # That a process with threads forks is the point here.
 warnings.simplefilter("ignore", DeprecationWarning)
@@ -60,8 +60,12 @@ async def own(kind: str) -> None:
             assert result.stdout == f"{i}\n".encode()
 
 
-def everything(kind: str, engine: Engine, process: Process) -> None:
+def everything(
+    kind: str, engine: Engine, process: Process, other: asyncio.subprocess.Process
+) -> None:
     use_of_the_parents(engine, process)
+    other.terminate()
+    other.kill()
     run(kind, own(kind))
 
 
@@ -73,17 +77,20 @@ def leave(engine: Engine) -> None:
 async def main(kind: str) -> None:
     async with Engine(2) as engine:
         process = await engine.open(["cat"])
+        other = await aio.create_subprocess_exec("cat", stdin=PIPE)
         sleeper = asyncio.ensure_future(engine.run(["sleep", "0.2"]))
         running = [asyncio.ensure_future(engine.run(["echo", str(i)])) for i in range(30)]
         await asyncio.sleep(0)
-        pids = [in_child(lambda: everything(kind, engine, process)) for _ in range(3)]
+        pids = [in_child(lambda: everything(kind, engine, process, other)) for _ in range(3)]
         for pid in pids:
             _, status = await asyncio.to_thread(os.waitpid, pid, 0)
             assert os.waitstatus_to_exitcode(status) == 0
         for i, result in enumerate(await asyncio.gather(*running)):
             assert result.stdout == f"{i}\n".encode()
         assert (await sleeper).returncode == 0
-        assert process.returncode is None
+        assert process.returncode is other.returncode is None
+        await other.communicate(b"")
+        assert other.returncode == 0
         process.stdin.write(b"from the parent")
         process.stdin.close()
         assert process.stdout is not None

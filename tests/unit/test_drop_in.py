@@ -494,7 +494,8 @@ def test_a_wait_does_not_look_again_and_again(monkeypatch: pytest.MonkeyPatch) -
 def test_signals_that_are_wrong(module: Any) -> None:
     with module.Popen(["sleep", "100"]) as process:
         assert failing(process.send_signal, 1000) == (OSError, 22)
-        assert failing(process.send_signal, "x")[0] is TypeError
+        for wrong in ("x", 9.5):
+            assert failing(process.send_signal, wrong)[0] is TypeError
         process.send_signal(0)
         assert process.poll() is None
         process.kill()

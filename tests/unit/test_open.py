@@ -313,6 +313,8 @@ async def test_kill_is_for_the_command_alone(engine: Engine) -> None:
 async def test_no_such_signal(engine: Engine, number: int) -> None:
     process = await engine.open(["sleep", "60"])
     process.send_signal(number)
+    with pytest.raises(TypeError):
+        process.send_signal(9.5)  # type: ignore[arg-type]
     process.kill()
     assert await process.wait() == -signal.SIGKILL
 

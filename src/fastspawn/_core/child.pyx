@@ -2,10 +2,11 @@
 
 import os
 import resource
+from operator import index
 
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
-from libc.errno cimport EMFILE, ENFILE
+from libc.errno cimport EMFILE, ENFILE, ESRCH
 from libc.math cimport ceil
 from posix.unistd cimport close
 
@@ -239,11 +240,13 @@ cdef class Child:
         """resource.struct_rusage, once it has ended; zero if someone else reaped it."""
         return struct_rusage(&self.h.status.usage) if self.h.ended else None
 
-    def kill(self, int sig, bint group=False):
-        """Send a signal; ProcessLookupError once it has been reaped."""
-        cdef int r
+    def kill(self, sig, bint group=False):
+        """Send a signal; ProcessLookupError once it has been reaped, or where it is nobody's to
+        wait for: in a process that was forked since, it is its parent's."""
+        cdef fsp_status status
+        cdef int r, number = index(sig)
         lock()
-        r = fsp_kill(&self.h.c, group, sig)
+        r = -ESRCH if fsp_look(&self.h.c, &status) == 1 else fsp_kill(&self.h.c, group, number)
         unlock()
         if r < 0:
             raise OSError(-r, os.strerror(-r))

@@ -8,6 +8,7 @@ memory, no more: without a GIL, C's pointers change and are used in a critical s
 import errno
 import os
 import sys
+from operator import index
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -129,11 +130,12 @@ cdef class Job:
             if self.is_live():
                 fsp_job_cancel(self.c)
 
-    def send_signal(self, int sig, bint group=False):
+    def send_signal(self, sig, bint group=False):
         """Send a signal to the child, or to its group; does nothing once it has ended."""
+        cdef int number = index(sig)
         with cython.critical_section(self.engine):
             if self.is_live():
-                fsp_job_signal(self.c, group, sig)
+                fsp_job_signal(self.c, group, number)
 
     cdef deliver_chunks(self, fsp_chunk *chunk):
         """Every chunk is freed, whatever the sink does."""
