@@ -8,6 +8,7 @@ well, which then does it or says what is wrong with it.
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import subprocess
 import sys
@@ -254,7 +255,24 @@ class Popen(subprocess.Popen["AnyStr"]):
                 child.kill(sig)
 
 
-def take_over(child: Child, args: Any) -> Popen[Any]:
+# Tests and tools replace subprocess.Popen, or methods of it, to see or forbid processes: then
+# every process has to come from there.
+_STDLIB = (subprocess.Popen, Popen)
+_methods = operator.attrgetter("__init__", "_execute_child", "communicate", "wait", "kill")
+_untouched = _methods(Popen)
+
+
+def is_replaced() -> bool:
+    """Has someone replaced it?"""
+    return subprocess.Popen not in _STDLIB or _methods(Popen) != _untouched
+
+
+def popen_class() -> type[subprocess.Popen[Any]]:
+    """Ours, unless someone has put a class of his own in its place."""
+    return Popen if subprocess.Popen in _STDLIB else subprocess.Popen
+
+
+def take_over(child: Child, args: Any, text_mode: bool | None = None) -> Popen[Any]:
     """A Popen without pipes for a child that runs."""
     process: Popen[Any] = Popen.__new__(Popen)
     process.__dict__.update(
@@ -266,7 +284,7 @@ def take_over(child: Child, args: Any) -> Popen[Any]:
         stderr=None,
         encoding=None,
         errors=None,
-        text_mode=None,
+        text_mode=text_mode,
         pipesize=-1,
         _waitpid_lock=threading.Lock(),
         _input=None,

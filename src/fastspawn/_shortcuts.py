@@ -10,7 +10,6 @@ from __future__ import annotations
 import codecs
 import locale
 import math
-import operator
 import subprocess
 import sys
 import warnings
@@ -25,7 +24,7 @@ from subprocess import (
 from time import monotonic
 
 from fastspawn._core import Talk, begin
-from fastspawn._popen import SHELL, Popen, take_over
+from fastspawn._popen import SHELL, is_replaced, popen_class, take_over
 
 TYPE_CHECKING = False  # as in _popen.py
 if TYPE_CHECKING:
@@ -35,17 +34,6 @@ _Outcome: TypeAlias = "tuple[Any, Any, Any]"
 """The return code, stdout and stderr."""
 
 # ---- may it? ---------------------------------------------------------------------------------
-
-# Tests and tools replace subprocess.Popen, or methods of it, to see or forbid processes: then
-# every process has to come from there.
-_stdlib = (subprocess.Popen, Popen)
-_methods = operator.attrgetter("__init__", "_execute_child", "communicate", "wait", "kill")
-_untouched = _methods(Popen)
-
-
-def _is_replaced() -> bool:
-    return subprocess.Popen not in _stdlib or _methods(Popen) != _untouched
-
 
 # What 3.11 and later encode and decode with if nothing else is asked for.
 _default_encoding: Callable[[], str] = getattr(
@@ -63,7 +51,7 @@ def _warned(options: dict[str, Any]) -> dict[str, Any]:
         or options.get("encoding") is not None
         or not (text or universal or options.get("errors"))
         or not hasattr(subprocess, "_text_encoding")
-        or _is_replaced()
+        or is_replaced()
     ):
         return options
     level, frame = 1, sys._getframe()
@@ -151,7 +139,7 @@ def _start(args: Any, input: Any, options: dict[str, Any]) -> tuple[Talk | None,
 
 def _quick(args: Any, input: Any, timeout: Any, options: dict[str, Any]) -> _Outcome | None:
     """Run it, or None: nothing was done, and it is for Popen to do it or to say what is wrong."""
-    if _is_replaced():
+    if is_replaced():
         return None
     end = None
     if timeout is not None:
@@ -180,10 +168,6 @@ _OVERRIDDEN = ("stdout", "check") if sys.version_info >= (3, 11) else ("stdout",
 # ---- subprocess's functions ------------------------------------------------------------------
 
 
-def _class() -> type[subprocess.Popen[Any]]:
-    return Popen if subprocess.Popen in _stdlib else subprocess.Popen
-
-
 def _complete(
     popenargs: tuple[Any, ...], input: Any, timeout: Any, kwargs: dict[str, Any]
 ) -> tuple[Any, _Outcome]:
@@ -194,7 +178,7 @@ def _complete(
         done = _quick(popenargs[0], input, timeout, kwargs)
         if done is not None:
             return popenargs[0], done
-    with _class()(*popenargs, **kwargs) as process:
+    with popen_class()(*popenargs, **kwargs) as process:
         try:
             out, err = process.communicate(input, timeout=timeout)
         except TimeoutExpired:
@@ -216,7 +200,7 @@ def _wait_for(popenargs: tuple[Any, ...], timeout: Any, kwargs: dict[str, Any]) 
         if done is not None:
             code: int = done[0]
             return code
-    with _class()(*popenargs, **kwargs) as process:
+    with popen_class()(*popenargs, **kwargs) as process:
         try:
             return process.wait(timeout=timeout)
         except:

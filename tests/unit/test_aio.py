@@ -174,10 +174,37 @@ async def test_nobody_reads_stdin(api: Api) -> None:
     assert isinstance(await async_failure(write()), expected)
 
 
+@pytest.mark.parametrize("end", ["close", "write_eof"])
+async def test_drain_after_the_end(api: Api, end: str) -> None:
+    """It has nothing to wait for, and is no error."""
+    process = await api.exec("cat", stdin=PIPE, stdout=PIPE)
+    process.stdin.write(b"all")
+    getattr(process.stdin, end)()
+    await process.stdin.drain()
+    assert await process.communicate() == (b"all", None)
+
+
+async def test_who_goes_on_writing_is_told(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    """In the log, and not of a few writes."""
+    process = await api.exec("true", stdin=PIPE)
+    process.stdin.close()
+    for _ in range(5):
+        process.stdin.write(b"x")
+    assert not caplog.records
+    if not _is_uvloop():
+        process.stdin.write(b"x")
+        assert "pipe closed by peer" in caplog.text
+    await process.wait()
+
+
 async def test_wrong_data(api: Api) -> None:
     process = await api.exec("cat", stdin=PIPE, stdout=PIPE)
     assert isinstance(await async_failure(_write(process, "text")), (TypeError, AssertionError))
     assert await process.communicate(b"on") == (b"on", None)
+
+
+def _is_uvloop() -> bool:
+    return isinstance(asyncio.get_running_loop(), uvloop.Loop)
 
 
 async def _write(process: Any, data: Any) -> None:
@@ -279,6 +306,27 @@ async def test_popen_of_a_process() -> None:
     popen.kill()
     assert popen.wait(BOUND) == -9
     assert await process.wait() == -9
+
+
+async def test_what_the_popen_says(api: Api) -> None:
+    for process in (await api.exec("true", stdin=PIPE), await api.shell("true")):
+        popen = process._transport.get_extra_info("subprocess")
+        if popen is not None:  # uvloop has none
+            asked = ("true",) if process.stdin else "true"
+            assert (popen.args, popen.text_mode) == (asked, False)
+        await process.communicate()
+
+
+async def test_a_method_that_was_replaced(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tools do so to see or forbid processes."""
+
+    def forbidden(*args: object, **options: object) -> None:
+        raise RuntimeError("no processes here")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", forbidden)
+    monkeypatch.setattr(subprocess.Popen, "__del__", lambda self: None)
+    if not (api.exec is asyncio.create_subprocess_exec and _is_uvloop()):
+        assert isinstance(await async_failure(api.exec("true")), RuntimeError)
 
 
 async def test_another_popen_class(monkeypatch: pytest.MonkeyPatch) -> None:

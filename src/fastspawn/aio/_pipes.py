@@ -12,7 +12,7 @@ import asyncio
 import os
 import select
 import warnings
-from asyncio import transports
+from asyncio import constants, transports
 from asyncio.log import logger
 from typing import IO, TYPE_CHECKING, Any
 
@@ -74,14 +74,16 @@ class _Pipe(_FlowControl):  # type: ignore[misc]
         protocol, self._protocol = self._protocol, None
         protocol.connection_lost(exc)
 
-    def _close(self, exc: BaseException | None) -> None:
-        """Close it and tell the protocol soon: the caller is in the middle of something."""
+    def _close(self, exc: BaseException | None, *, late: bool = False) -> None:
+        """Close it and tell the protocol soon (``late``: a turn later than that): the caller is in
+        the middle of something."""
         if self._file.closed:
             return
         self._release()
         protocol, self._protocol = self._protocol, None
         if not self._loop.is_closed():
-            self._loop.call_soon(protocol.connection_lost, exc)
+            soon: Any = self._loop.call_soon
+            soon(*((soon,) if late else ()), protocol.connection_lost, exc)
 
     def _failed(self, exc: OSError) -> None:
         if self._loop.get_debug():
@@ -164,6 +166,9 @@ class ReadPipe(_Pipe, asyncio.ReadTransport):
 class WritePipe(_Pipe, asyncio.WriteTransport):
     """The end that is written. It becomes readable when nobody is left to read the other one."""
 
+    _lost = 0
+    """Writes since it was closed."""
+
     def __init__(
         self, loop: asyncio.AbstractEventLoop, file: IO[bytes], protocol: asyncio.BaseProtocol
     ) -> None:
@@ -200,8 +205,7 @@ class WritePipe(_Pipe, asyncio.WriteTransport):
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"data: expecting a bytes-like instance, got {type(data).__name__}")
         if self._closing:
-            if data:
-                logger.warning("pipe closed by peer or os.write(pipe, data) raised exception.")
+            self._count_lost(data)
             return
         if not self._buffer:
             data = memoryview(data).cast("B")[self._write(data) :]
@@ -210,6 +214,13 @@ class WritePipe(_Pipe, asyncio.WriteTransport):
             self._loop.add_writer(self._fd, self._flush)
         self._buffer += data
         self._maybe_pause_protocol()
+
+    def _count_lost(self, data: bytes | bytearray | memoryview) -> None:
+        """Complain of who goes on for long."""
+        if data:
+            if self._lost >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
+                logger.warning("pipe closed by peer or os.write(pipe, data) raised exception.")
+            self._lost += 1
 
     def _write(self, data: bytes | bytearray | memoryview) -> int:
         try:
@@ -239,7 +250,9 @@ class WritePipe(_Pipe, asyncio.WriteTransport):
         if not self._closing:
             self._closing = True
             if not self._buffer or self._loop.is_closed():
-                self._close(None)
+                # A turn later, as asyncio's: StreamWriter.drain() waits for one, and fails from
+                # when it was told.
+                self._close(None, late=True)
 
     close = write_eof
 

@@ -17,10 +17,7 @@ from subprocess import DEVNULL, PIPE, STDOUT
 from typing import IO, Any, NamedTuple
 
 from fastspawn import _core
-from fastspawn._popen import SHELL, Popen, take_over
-
-_KNOWN = (subprocess.Popen, Popen)
-"""What subprocess.Popen is unless someone else replaced it."""
+from fastspawn._popen import SHELL, is_replaced, popen_class, take_over
 
 _QUICK = frozenset({"env", "cwd", "start_new_session"})
 """The keyword arguments that need nothing of Popen's constructor."""
@@ -32,14 +29,14 @@ class Begun(NamedTuple):
     """A child that executes its program, and what its Popen is made of."""
 
     child: _core.Child
-    argv: list[Any]
+    args: Any
     files: list[IO[bytes] | None]
     had_turn: bool
     """Did the loop go on meanwhile?"""
 
     def popen(self) -> subprocess.Popen[bytes]:
         """Made after the transport, so that a collector finalizes the transport first."""
-        popen = take_over(self.child, self.argv)
+        popen = take_over(self.child, self.args, text_mode=False)
         popen.stdin, popen.stdout, popen.stderr = self.files
         return popen
 
@@ -51,7 +48,7 @@ def start(
 
     The child is None where nothing becomes readable when it ends.
     """
-    popen = (Popen if subprocess.Popen in _KNOWN else subprocess.Popen)(
+    popen = popen_class()(
         args,
         shell=shell,
         stdin=stdio[0],
@@ -68,9 +65,9 @@ async def begin(
     loop: asyncio.AbstractEventLoop, args: Any, shell: bool, stdio: Stdio, options: dict[str, Any]
 ) -> Begun | None:
     """The same without holding up the loop; None if it needs start()."""
-    if subprocess.Popen not in _KNOWN or not _is_common(stdio, options):
+    if is_replaced() or not _is_common(stdio, options):
         return None
-    return await _begin(loop, [SHELL, "-c", args] if shell else list(args), stdio, **options)
+    return await _begin(loop, args, shell, stdio, **options)
 
 
 def _is_common(stdio: Stdio, options: dict[str, Any]) -> bool:
@@ -88,12 +85,14 @@ def _is_common(stdio: Stdio, options: dict[str, Any]) -> bool:
 
 async def _begin(
     loop: asyncio.AbstractEventLoop,
-    argv: list[Any],
+    args: Any,
+    shell: bool,
     stdio: Stdio,
     env: Any = None,
     cwd: Any = None,
     start_new_session: bool = False,
 ) -> Begun:
+    argv = [SHELL, "-c", args] if shell else list(args)
     sys.audit("subprocess.Popen", argv[0], argv, cwd, env)
     plan = _core.Plan(argv, env=env, cwd=cwd, start_new_session=start_new_session)
     theirs: list[int] = []
@@ -120,7 +119,7 @@ async def _begin(
             if file is not None:
                 file.close()
         raise
-    return Begun(child, argv, files, had_turn)
+    return Begun(child, args, files, had_turn)
 
 
 async def _readable(loop: asyncio.AbstractEventLoop, fd: int) -> None:
