@@ -13,6 +13,11 @@ from fastspawn._limits import NO_LIMITS, Limits
 StrOrBytesPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
 
 
+def as_bytes(data: bytes | bytearray | memoryview) -> bytes:
+    """An input, which may change meanwhile. TypeError for what bytes() would make zeros of."""
+    return data if type(data) is bytes else bytes(memoryview(data))
+
+
 class Command(Plan):
     """A prepared command: immutable, and reusable any number of times from any thread.
 
@@ -62,6 +67,8 @@ class Command(Plan):
         no_new_privs: bool = False,
         death_signal: int = 0,
     ) -> None:
+        if not isinstance(argv, (str, bytes, os.PathLike)):
+            argv = tuple(argv)  # it may be readable only once
         super().__init__(
             argv,
             executable=executable,

@@ -97,6 +97,8 @@ class Engine(EngineCore):
                 self._finish()
                 return
             self._closed = loop.create_future()
+            for callback in list(self.watching):
+                callback()  # who waits for a template waits in vain
             if not self.live:
                 self._finish()
         if self._closed is not None:

@@ -140,6 +140,8 @@ class Template(TemplateCore):
             raise TemplateError(reason)
         if self._owned:
             await self._engine.start()
+        if self.stats:
+            raise RuntimeError("the template is running already")
         try:
             await self._start_processes()
         except BaseException:
@@ -167,6 +169,7 @@ class Template(TemplateCore):
 
     async def _start_processes(self) -> None:
         news = asyncio.Event()
+        self._engine._here()
         self._engine.watching.add(news.set)
         try:
             start = self._start_command or self.command
@@ -178,6 +181,7 @@ class Template(TemplateCore):
             while not self._is_ready():
                 await news.wait()
                 news.clear()
+                self._engine._here()
         finally:
             self._engine.watching.discard(news.set)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fastspawn import DEVNULL, PIPE, STDOUT, Command, Engine, Limits
+from fastspawn import DEVNULL, PIPE, STDOUT, Command, Engine, Limits, aio
 from fastspawn._core import Plan
 from support import age, async_failure, failure, same_error, script, sh
 
@@ -69,6 +69,15 @@ def test_empty_argv_is_refused_as_by_exec(argv: Any) -> None:
 def test_single_argument_is_no_argv(argv: Any) -> None:
     with pytest.raises(TypeError, match="sequence of arguments"):
         Command(argv)
+
+
+async def test_argv_that_is_readable_once(engine: Engine) -> None:
+    command = Command(word for word in ("echo", "once"))  # type: ignore[arg-type]
+    assert command.argv == ("echo", "once")
+    for _ in range(2):
+        assert (await engine.run(command)).args == ["echo", "once"]
+    done = await aio.run(word for word in command.argv)  # type: ignore[arg-type]
+    assert (done.args, done.stdout) == (["echo", "once"], b"once\n")
 
 
 def test_unknown_option() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import errno
 import os
+import pickle
 import resource
 import shutil
 import signal
@@ -28,7 +30,7 @@ from fastspawn import (
     WorkerError,
 )
 from fastspawn._resettable.protocol import group
-from support import async_poll, gone, is_alive, longer_times, poll, sh
+from support import BOUND, async_poll, gone, is_alive, longer_times, poll, sh
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "workers"
 WORKERS: dict[str, list[str] | None] = {
@@ -395,6 +397,45 @@ async def test_an_engine_that_others_use(engine: Engine) -> None:
     assert engine.live == 0
 
 
+async def test_an_input_is_bytes(engine: Engine) -> None:
+    """And no number of zeros."""
+    async with ResettablePool(["cat"], size=1, engine=engine) as pool:
+        for wrong in (5, [1], "x"):
+            with pytest.raises(TypeError):
+                await pool.run(wrong)  # type: ignore[arg-type]
+        sink = Sink()
+        job = pool.submit(sink, STREAM)
+        with pytest.raises(TypeError):
+            job.write(5)  # type: ignore[arg-type]
+        job.write(memoryview(b"abcd")[::3])
+        job.write_eof()
+        await sink.ended
+        assert sink.output == b"ad"
+
+
+async def test_when_it_does_not_run(engine: Engine) -> None:
+    pool = ResettablePool(["cat"], size=1, engine=engine)
+    for _ in range(2):
+        for args in (None, ["-"]):
+            with pytest.raises(RuntimeError, match="not running"):
+                await pool.run(args=args)
+        await pool.start()
+        with pytest.raises(RuntimeError, match="running already"):
+            await pool.start()
+        assert (await pool.run(b"x")).stdout == b"x"
+        await pool.close()
+
+
+async def test_an_engine_that_closes_at_the_start() -> None:
+    engine = Engine(1)
+    await engine.start()
+    start = asyncio.create_task(ResettablePool(["cat"], size=2, engine=engine).start())
+    await asyncio.sleep(0)
+    await engine.close()
+    with pytest.raises(WorkerError):
+        await asyncio.wait_for(start, BOUND)
+
+
 async def test_an_engine_that_is_closed_first() -> None:
     engine = Engine(1)
     await engine.start()
@@ -418,6 +459,14 @@ async def test_more_than_a_frame_holds() -> None:
             assert caught.value.errno == errno.E2BIG
         assert (await pool.run()).returncode == 0
         assert pool.stats["died"] == 0
+
+
+def test_an_error_goes_to_other_processes() -> None:
+    error = WorkerError("it has died")
+    error.request = 7  # type: ignore[attr-defined]
+    for same in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(same) is WorkerError
+        assert (str(same), same.errno, same.request) == ("it has died", errno.ECONNRESET, 7)
 
 
 def test_what_cannot_be() -> None:

@@ -19,7 +19,7 @@ import pytest
 import needs
 from conftest import Run
 from fastspawn import Command, Engine, Result, Template, TemplateError
-from support import async_poll, at_checkpoint, policies
+from support import BOUND, async_poll, at_checkpoint, policies
 
 pytestmark = needs.templates
 
@@ -256,6 +256,32 @@ def test_the_directory_must_exist_for_each_run(run: Run, tmp_path: Path) -> None
             assert caught.value.filename == folder
 
     run(main())
+
+
+async def test_started_twice(engine: Engine) -> None:
+    """The first goes on."""
+    async with Template(["cat"], engine=engine) as template:
+        with pytest.raises(RuntimeError, match="running already"):
+            await template.start()
+        assert (await template.run(input=b"x")).stdout == b"x"
+        assert template.stats["forked"] == 1
+
+
+async def test_an_engine_that_closes_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(1)
+    await engine.start()
+    template = Template(["cat"], engine=engine)
+    closing: list[asyncio.Task[None]] = []
+
+    def close() -> bool:
+        closing.append(asyncio.create_task(engine.close()))
+        return False
+
+    monkeypatch.setattr(template, "_is_ready", close)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="the engine is"):
+            await asyncio.wait_for(template.start(), BOUND)
+    await asyncio.gather(*closing)
 
 
 ELSEWHERE = r"""

@@ -324,6 +324,45 @@ async def test_closing_the_engine_ends_all() -> None:
     assert (await task).cancelled
 
 
+async def test_an_input_is_bytes(engine: Engine) -> None:
+    """And no number of zeros."""
+    async with WarmPool(["cat"], size=1, engine=engine) as pool:
+        for wrong in (5, [1], "x"):
+            with pytest.raises(TypeError):
+                await pool.run(wrong)  # type: ignore[arg-type]
+        sink = Sink()
+        job = pool.submit(sink, STREAM)
+        with pytest.raises(TypeError):
+            job.write(5)  # type: ignore[arg-type]
+        job.write(memoryview(b"abcd")[::3])
+        job.write_eof()
+        await sink.ended
+        assert sink.output == b"ad"
+
+
+async def test_when_it_does_not_run(engine: Engine) -> None:
+    pool = WarmPool(["cat"], size=1, engine=engine)
+    for _ in range(2):
+        for args in (None, ["-"]):
+            with pytest.raises(RuntimeError, match="not running"):
+                await pool.run(args=args)
+        await pool.start()
+        with pytest.raises(RuntimeError, match="running already"):
+            await pool.start()
+        assert (await pool.run(b"x")).stdout == b"x"
+        await pool.close()
+
+
+async def test_an_engine_that_closes_at_the_start() -> None:
+    engine = Engine(1)
+    await engine.start()
+    start = asyncio.create_task(WarmPool(["cat"], size=2, engine=engine).start())
+    await asyncio.sleep(0)
+    await engine.close()
+    with pytest.raises(RuntimeError):
+        await asyncio.wait_for(start, BOUND)
+
+
 async def test_an_engine_that_is_closed_first() -> None:
     engine = Engine(1)
     await engine.start()

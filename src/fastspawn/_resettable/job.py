@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from fastspawn._command import Command
+from fastspawn._command import Command, as_bytes
 from fastspawn._core import STREAM, Job
 from fastspawn._resettable.protocol import PIECE, WINDOW
 from fastspawn._resettable.settings import Settings
@@ -35,6 +35,9 @@ class WorkerError(OSError):
 
     def __str__(self) -> str:
         return str(self.strerror)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.strerror,), self.__dict__
 
 
 class Runner(Protocol):
@@ -95,7 +98,7 @@ class PoolJob:
         self._eof_sent = False
         self._blocked = False
         if input is not None and input is not STREAM:
-            self._queue(bytes(input))
+            self._queue(as_bytes(input))
 
     @property
     def plan(self) -> Command:
@@ -108,7 +111,7 @@ class PoolJob:
         """As ``Job.write``."""
         if self._done:
             return True
-        self._queue(bytes(data))
+        self._queue(as_bytes(data))
         self._feed()
         self._blocked = self._queued > _FEED_HIGH
         return not self._blocked

@@ -115,6 +115,8 @@ class ResettablePool:
         Raises the OSError of a worker that cannot be started, and WorkerError for one that is
         none. Nothing is left then.
         """
+        if self._open:
+            raise RuntimeError("the pool is running already")
         if self._owned:
             await self._engine.start()
         self._loop = self._engine._here()

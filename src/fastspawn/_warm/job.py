@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from fastspawn._command import Command
+from fastspawn._command import Command, as_bytes
 from fastspawn._core import STREAM, Job
 from fastspawn._engine import Engine
 
@@ -32,7 +32,7 @@ class WarmJob:
         self._kept: list[bytes] = []
         """What a process was sent that may have ended before."""
         if input is not None and input is not STREAM:
-            self._kept.append(bytes(input))
+            self._kept.append(as_bytes(input))
         self._eof = not self._streams
         self._paused = [False, False]
         self._cancelled = False
@@ -105,7 +105,8 @@ class WarmJob:
     def write(self, data: bytes | bytearray | memoryview) -> bool:
         """As ``Job.write``."""
         if self._streams:
-            self._kept.append(bytes(data))
+            data = as_bytes(data)
+            self._kept.append(data)
         return self._job.write(data)
 
     def write_eof(self) -> None:

@@ -109,6 +109,8 @@ class WarmPool:
 
         Raises the OSError of a program that cannot be started. Nothing is left then.
         """
+        if self._open:
+            raise RuntimeError("the pool is running already")
         if self._owned:
             await self._engine.start()
         self._loop = self._engine._here()
@@ -121,6 +123,8 @@ class WarmPool:
                 for spare in first:
                     if spare.job.error is not None:
                         raise spare.job.error
+                if not self._open:
+                    raise RuntimeError("the pool was closed")
                 self._news.clear()
                 await self._news.wait()
         except BaseException:
@@ -167,6 +171,8 @@ class WarmPool:
         ``Engine.run``.
         """
         future = self._engine._here().create_future()
+        if not self._open:
+            raise RuntimeError("the pool is not running")
         command, job = self.command, None  # type: tuple[Command, Any]
         sink = Collect(future)
         if args is None and env is None:

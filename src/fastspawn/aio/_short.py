@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import locale
+import os
 from collections.abc import Mapping, Sequence
 from subprocess import PIPE, CalledProcessError, TimeoutExpired
 from typing import Any
@@ -54,6 +55,8 @@ async def run(
     came before, and CalledProcessError for a return code other than 0 with ``check``.
     """
     timeout = limits.timeout if timeout is None else max(timeout, 0.0)
+    if not isinstance(argv, (str, bytes, os.PathLike)):
+        argv = list(argv)  # it may be readable only once
     # Not a Command: that keeps a copy of the environment, to be prepared in other ways later.
     plan = Plan(
         argv,
