@@ -377,6 +377,71 @@ async def test_workers_that_all_die() -> None:
         assert pool.stats["died"] < 10
 
 
+def test_who_is_told_of_it_raises(run: Run) -> None:
+    """Requests end all the same."""
+    error = ZeroDivisionError("in on_trouble")
+
+    async def main() -> None:
+        hello = r"printf 'H\0\0\0\0011'; read x"
+        async with ResettablePool(["true"], size=1, worker=sh(hello)) as pool:
+            pool.on_trouble = raising(error)
+            both = asyncio.gather(pool.run(b"\n"), pool.run(b"\n"), return_exceptions=True)
+            for ended in await asyncio.wait_for(both, BOUND):
+                assert isinstance(ended, WorkerError)
+
+    run(main())
+    assert [context["exception"] for context in run.unhandled] == [error]
+    run.unhandled.clear()
+
+
+def raising(error: BaseException) -> Any:
+    def call(*args: object) -> None:
+        raise error
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("mine"), KeyError("mine")], ids=lambda e: type(e).__name__
+)
+@pytest.mark.parametrize("where", ["on_output", "on_errors", "on_exit"])
+def test_a_sink_that_raises(run: Run, where: str, error: Exception) -> None:
+    """The event loop is told; the worker serves the next one."""
+
+    async def main() -> None:
+        async with ResettablePool(sh("cat; echo err >&2"), size=1) as pool:
+            sink: Any = Sink()
+            setattr(sink, where, raising(error))
+            pool.submit(sink, b"in")
+            result = await asyncio.wait_for(pool.run(b"next"), BOUND)
+            assert (result.stdout, result.stderr) == (b"next", b"err\n")
+            assert pool.stats["died"] == 0
+
+    run(main())
+    assert [context["exception"] for context in run.unhandled] == [error]
+    run.unhandled.clear()
+
+
+def test_a_sink_that_interrupts(run: Run) -> None:
+    """It gets through, and the worker serves the next one."""
+
+    async def main(pool: ResettablePool) -> None:
+        await pool.start()
+        sink: Any = Sink()
+        sink.on_exit = raising(KeyboardInterrupt())
+        pool.submit(sink)
+        assert (await pool.run(b"next")).stdout == b"next"
+        await pool.close()
+
+    pool = ResettablePool(["cat"], size=1)
+    task = run.loop.create_task(main(pool))
+    with pytest.raises(KeyboardInterrupt):
+        run(asyncio.wait_for(asyncio.shield(task), BOUND))
+    run(asyncio.wait_for(task, BOUND))
+    for other in asyncio.all_tasks(run.loop):
+        other.cancel()
+
+
 async def test_workers_that_all_hang(tmp_path: Path) -> None:
     """Before they say hello, all but the first: requests do not wait for them for ever."""
     once = f"mkdir {tmp_path}/once || exec sleep 600; printf 'H\\0\\0\\0\\0011'; read x"

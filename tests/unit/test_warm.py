@@ -257,6 +257,25 @@ async def test_they_all_die_at_once() -> None:
         assert troubles[0].returncode == 0
 
 
+def test_who_is_told_of_it_raises(run: Run) -> None:
+    """Others are started all the same."""
+    error = ZeroDivisionError("in on_trouble")
+
+    def fail(job: Job) -> None:
+        raise error
+
+    async def main() -> None:
+        async with WarmPool(["true"]) as pool:
+            pool.on_trouble = fail
+            await async_poll(lambda: run.unhandled, "it was told")
+            died = pool.stats["died"]
+            await async_poll(lambda: pool.stats["died"] > died, "another one was there")
+
+    run(main())
+    assert [context["exception"] for context in run.unhandled] == [error]
+    run.unhandled.clear()
+
+
 async def test_other_requests_are_started_directly() -> None:
     async with WarmPool(["sh", "-c", "read x; echo $0 $A $x", "a"]) as pool:
         (pid,) = await full(pool, 1)

@@ -62,6 +62,9 @@ class Keeper(Protocol):
     def _withdraw(self, request: PoolJob) -> None:
         """It waits no longer."""
 
+    def _call(self, callback: Callable[..., object], *args: object) -> None:
+        """Of a sink; what it raises is told to the event loop."""
+
 
 class PoolJob:
     """A request at a resettable pool: what ``Engine.submit`` gives, for a worker's child."""
@@ -198,7 +201,7 @@ class PoolJob:
         self._feed()
         if self._blocked and self._queued <= _FEED_LOW:
             self._blocked = False
-            self._sink.on_drain()
+            self._pool._call(self._sink.on_drain)
 
     def _output(self, data: bytes, tell: Callable[[bytes], object]) -> None:
         if self._ending:
@@ -209,10 +212,10 @@ class PoolJob:
             self.truncated = True
             data = data[: max(0, len(data) - (self._came - limit))]
             if data:
-                tell(data)
+                self._pool._call(tell, data)
             self._terminate()
         else:
-            tell(data)
+            self._pool._call(tell, data)
 
     def _expire(self) -> None:
         self.timed_out = True
@@ -282,4 +285,4 @@ class PoolJob:
             self.wall = self._pool._loop.time() - self._began
         self._unsent.clear()
         self._all.clear()
-        self._sink.on_exit(self)
+        self._pool._call(self._sink.on_exit, self)

@@ -43,6 +43,10 @@ def default_size() -> int:
     return max(2, os.cpu_count() or 1)
 
 
+def _raise(exc: BaseException) -> None:
+    raise exc
+
+
 class ResettablePool:
     """A command that workers run, one process for each request: an async context manager.
 
@@ -232,6 +236,15 @@ class ResettablePool:
         with suppress(ValueError):
             self._waiting.remove(request)
 
+    def _call(self, callback: Callable[..., object], *args: object) -> None:
+        """Of a sink; the worker, and who waits for it, go on whatever it raises."""
+        try:
+            callback(*args)
+        except Exception as exc:
+            self._engine._on_error(exc)
+        except BaseException as exc:
+            self._loop.call_soon(_raise, exc)
+
     # ---- workers
 
     def _refill(self) -> None:
@@ -276,7 +289,7 @@ class ResettablePool:
         soon = not worker.ready or self._loop.time() - worker.born < _SOON
         self._failures = self._failures + 1 if soon else 1
         if self._failures == _TROUBLE and self.on_trouble is not None:
-            self.on_trouble(worker.job)
+            self._call(self.on_trouble, worker.job)
         if self._failures >= _TROUBLE and not self._workers:
             self._give_up()
         if self._timer is None:

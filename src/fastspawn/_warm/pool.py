@@ -284,9 +284,9 @@ class WarmPool:
         self._failures = self._failures + 1 if now - spare.born < _AT_ONCE else 1
         delay = min(_BACK_OFF * 2 ** min(self._failures - 1, 20), _BACK_OFF_MAX)
         self._hold_until = max(self._hold_until, now + delay)
+        self._arm(now)
         if self._failures == _TROUBLE and self.on_trouble is not None:
             self.on_trouble(job)
-        self._arm(now)
 
     # ---- time
 
