@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from fastspawn._core import Plan
 from fastspawn._limits import NO_LIMITS, Limits
 
-StrOrBytesPath: TypeAlias = "str | bytes | os.PathLike[str] | os.PathLike[bytes]"
+StrOrBytesPath: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
 
 def as_bytes(data: bytes | bytearray | memoryview) -> bytes:

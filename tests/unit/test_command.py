@@ -10,6 +10,7 @@ import resource
 import subprocess
 import sys
 import sysconfig
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,23 @@ async def test_argv_that_is_readable_once(engine: Engine) -> None:
         assert (await engine.run(command)).args == ["echo", "once"]
     done = await aio.run(word for word in command.argv)  # type: ignore[arg-type]
     assert (done.args, done.stdout) == (["echo", "once"], b"once\n")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        Command.__init__,
+        Command.replace,
+        Engine.run,
+        Engine.open,
+        aio.run,
+        aio.create_subprocess_exec,
+    ],
+    ids=lambda function: function.__qualname__,
+)
+def test_annotations_are_types(function: Callable[..., Any]) -> None:
+    """For who reads them while the program runs."""
+    assert typing.get_type_hints(function)["return"] is not None
 
 
 def test_unknown_option() -> None:

@@ -478,6 +478,22 @@ async def test_an_input_is_bytes(engine: Engine) -> None:
         assert sink.output == b"ad"
 
 
+async def test_what_is_written_after_the_end(engine: Engine) -> None:
+    """It goes nowhere, and whoever writes hears of it."""
+    async with ResettablePool(["cat"], size=1, engine=engine) as pool:
+        for kind in (STREAM, b"all", None):
+            sink = Sink()
+            job = pool.submit(sink, kind)
+            if kind is STREAM:
+                job.write(b"all")
+                job.write_eof()
+            for _ in range(2):
+                with pytest.raises(BrokenPipeError):
+                    job.write(bytes(300_000))
+            ended = await sink.ended
+            assert (sink.output, ended.returncode) == (b"all" if kind else b"", 0)
+
+
 async def test_when_it_does_not_run(engine: Engine) -> None:
     pool = ResettablePool(["cat"], size=1, engine=engine)
     for _ in range(2):

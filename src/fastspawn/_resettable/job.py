@@ -114,6 +114,8 @@ class PoolJob:
         """As ``Job.write``."""
         if self._done:
             return True
+        if self._eof:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
         self._queue(as_bytes(data))
         self._feed()
         self._blocked = self._queued > _FEED_HIGH

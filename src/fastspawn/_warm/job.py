@@ -104,10 +104,12 @@ class WarmJob:
 
     def write(self, data: bytes | bytearray | memoryview) -> bool:
         """As ``Job.write``."""
-        if self._streams:
-            data = as_bytes(data)
-            self._kept.append(data)
-        return self._job.write(data)
+        if not self._streams:
+            return self._job.write(data)
+        kept = as_bytes(data)
+        goes_on = self._job.write(kept)  # first: what it refuses is for no other process, either
+        self._kept.append(kept)
+        return goes_on
 
     def write_eof(self) -> None:
         """As ``Job.write_eof``."""
