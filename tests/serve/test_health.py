@@ -23,7 +23,12 @@ HOLD = 'echo $$ > "$1.new"; mv "$1.new" "$1"; exec sleep 60'
 def test_answers(serve: Serve, options: tuple[str, ...]) -> None:
     server = serve(*PATHS, *options)
     with server.connect() as client:
-        for target, body in (("/-/health", b"ok\n"), ("/-/ready?full", b"ready\n"), ("/", b"hi\n")):
+        for target, body in (
+            ("/-/health", b"ok\n"),
+            ("/-/ready?full", b"ready\n"),
+            ("http://any/-/ready?full", b"ready\n"),
+            ("/", b"hi\n"),
+        ):
             client.get(target)
             answer = client.read()
             assert (answer.status, answer.body) == (200, body)

@@ -339,6 +339,10 @@ def test_handshakes(start: Start, script: Script) -> None:
     assert status_of(server, *HELLO, KEY, "Origin: null") == 403
     assert not children(server.pid)
     with server.connect() as client:
+        client.get()
+        fields = client.read().fields
+        assert (fields["upgrade"], fields["connection"]) == ("websocket", "Upgrade, close")
+    with server.connect() as client:
         client.get("/", *HELLO, KEY)
         answer = client.read_head()
         assert answer.fields["sec-websocket-accept"] == "ICX+Yqv66kxgM0FcWaLWlFLwTAI="

@@ -45,6 +45,16 @@ class FreePath(BadPath):
     """It would be one with ``free``."""
 
 
+def written(target: bytes) -> bytes:
+    """The path of a request's target, as it is there; empty: it is not about a path (``*``)."""
+    if target[:1] != b"/":
+        found = _ABSOLUTE.match(target)
+        if found is None:
+            return b""
+        target = b"/" + target[found.end() :].removeprefix(b"/")
+    return target.partition(b"?")[0]
+
+
 def split(target: bytes, *, free: bool = False) -> tuple[str, ...] | None:
     """The decoded segments of a request target's path: ``/a/b/`` has ``a``, ``b`` and an empty one.
 
@@ -52,12 +62,9 @@ def split(target: bytes, *, free: bool = False) -> tuple[str, ...] | None:
     ``os.fsdecode`` has them. None: the target is not about a path (``*``). Raises BadPath, and
     FreePath for what is one only with ``free``.
     """
-    if target[:1] != b"/":
-        found = _ABSOLUTE.match(target)
-        if found is None:
-            return None
-        target = b"/" + target[found.end() :].removeprefix(b"/")
-    path = target.partition(b"?")[0]
+    path = written(target)
+    if not path:
+        return None
     if b"#" in path:
         raise BadPath("a fragment in the path")
     if b"%" in path:

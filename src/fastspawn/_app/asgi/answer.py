@@ -76,7 +76,7 @@ class Answer:
     def _start(self, status: Any, fields: Iterable[Any]) -> None:
         if type(status) is not int and not isinstance(status, HTTPStatus):
             raise TypeError(f"A status is an int, not {status!r}.")
-        if not 200 <= status <= 999:
+        if not 200 <= status <= 599:
             raise ValueError(f"No status of an answer: {status}.")
         lines = [b"Status: %d %b\r\n" % (status, _PHRASES.get(status, "").encode())]
         length = None

@@ -16,6 +16,8 @@ from httptools import (
     HttpRequestParser,
 )
 
+from fastspawn.serve.paths import written
+
 from .about import About
 from .exchange import Connection
 from .head import NOT_HTTP, SPECIAL, check
@@ -262,7 +264,7 @@ class RequestParser:
             if routing.about is not None:
                 about = routing.about.read(connection.peer, fields)
         exchange: Exchange
-        if routing.own and (own := routing.own.get(self._target.partition(b"?")[0])):
+        if routing.own and (own := routing.own.get(written(self._target))):
             exchange = own(
                 connection,
                 routing.nowhere,

@@ -26,7 +26,7 @@ from fastspawn.serve.http.outcome import RETRY_AFTER, failed, failure
 from fastspawn.serve.http.refused import Refused
 from fastspawn.serve.job import STREAM
 
-from .handshake import answer
+from .handshake import answer, offered
 
 if TYPE_CHECKING:
     from fastspawn.serve.http.exchange import Connection
@@ -150,6 +150,10 @@ class WsExchange(Exchange):
         connection.send(head)
         connection.upgrade(self)
         self._arm(connection)
+
+    def _end(self, connection: Connection) -> bytes:
+        end = super()._end(connection)
+        return offered(end) if self.status == 426 else end
 
     @property
     def chunked(self) -> bool:

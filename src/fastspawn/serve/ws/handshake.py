@@ -56,6 +56,13 @@ def answer(
     return b"\r\n".join((*lines, b"", b""))
 
 
+def offered(end: bytes) -> bytes:
+    """How a head with Upgrade ends that would else end so: the option tells proxies that the field
+    is for them alone (RFC 9110 section 7.8)."""
+    name = b"\r\nConnection: "
+    return end.replace(name, name + b"Upgrade, ") if name in end else name + b"Upgrade" + end
+
+
 def chosen(fields: Sequence[tuple[bytes, bytes]], subprotocols: Sequence[str]) -> bytes | None:
     """The subprotocol that is spoken then; None: none."""
     spoken = [name.encode("ascii") for name in subprotocols]
