@@ -39,6 +39,9 @@ options:
 
 def refuse(why: str) -> NoReturn:
     """Like an option parser: usage and reason on stderr, status 2."""
+    from fastspawn._stdout import complain
+
+    complain()
     sys.stderr.write(f"{USAGE}fastspawn: error: {why}\n")
     raise SystemExit(2)
 

@@ -1,7 +1,10 @@
-"""Standard output of our own commands: whoever reads it may have enough, or have no room."""
+"""Standard output of our own commands: whoever reads it may have enough, or have no room, or it is
+closed from the start."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -16,12 +19,17 @@ def printing(program: str) -> Iterator[None]:
 
     All of it is written when this ends: the interpreter's own attempt would come with a traceback.
     """
+    complain()
+    closed = sys.stdout is None
+    if closed:
+        sys.stdout = _Closed()  # type: ignore[assignment]
     try:
         try:
             yield
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
+            if closed:
+                sys.stdout = None  # type: ignore[assignment]
     except BrokenPipeError:
         _forget()
         raise SystemExit(128 + signal.SIGPIPE) from None
@@ -31,8 +39,27 @@ def printing(program: str) -> Iterator[None]:
         raise SystemExit(1) from None
 
 
+def complain() -> None:
+    """What is for standard error from now on is not for standard output, where the first is closed
+    (print takes None, which sys.stderr is then, for the other)."""
+    if sys.stderr is None:
+        sys.stderr = _Nowhere()  # type: ignore[assignment]
+
+
+class _Closed(io.TextIOBase):
+    def write(self, _text: str) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+class _Nowhere(io.TextIOBase):
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 def _forget() -> None:
     """What is buffered goes nowhere."""
+    if sys.stdout is None:
+        return
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

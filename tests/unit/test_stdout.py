@@ -60,6 +60,34 @@ def test_no_room(args: tuple[str, ...]) -> None:
     assert done.stderr.count(b"\n") <= 1
 
 
+def closed(fd: int, *args: str) -> subprocess.CompletedProcess[bytes]:
+    """Of the command, with that descriptor closed."""
+    shell = f'exec "$@" {fd}>&-'
+    return subprocess.run(
+        ["sh", "-c", shell, "sh", sys.executable, "-m", "fastspawn", *args],
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", ["--version", "doctor"])
+def test_closed(command: str) -> None:
+    done = closed(1, command)
+    assert done.returncode == 1
+    assert done.stderr.endswith(b": cannot write: Bad file descriptor\n")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_nowhere_to_complain() -> None:
+    """Nor is it taken for output."""
+    done = closed(2, "run", "--", "echo", "hi")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"hi\n", b"")
+    assert closed(2, "run", "--", "/no/such/program").stdout == b""
+    done = closed(2, "no-such-command")
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
 @needs.templates
 def test_complaints_are_no_output() -> None:
     done = command(("fastspawn.snapshot", "explain", "no-such-program"), subprocess.PIPE)
