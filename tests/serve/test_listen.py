@@ -149,6 +149,17 @@ def test_a_file_beside_a_port(start: Serve, tmp_path: Path, workers: str) -> Non
     assert [ask(each) for each in places(server)] == ["hi", "hi"]
 
 
+@WORKERS
+def test_a_file_that_another_has_taken_over(start: Serve, tmp_path: Path, workers: str) -> None:
+    path = tmp_path / "socket"
+    server = start("--workers", workers, where=("--uds", str(path)))
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(path))
+        server.stop()
+        assert path.exists()
+
+
 def test_a_reload_keeps_them(start: Serve, tmp_path: Path) -> None:
     path, file = tmp_path / "socket", tmp_path / "serve.toml"
     text = f'bind = ["127.0.0.1:0", "unix:{path}"]\ncommand = "echo %s"\n'

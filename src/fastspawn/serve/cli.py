@@ -182,7 +182,7 @@ def _serve(
     socks = [listen.adopt(fd, config.backlog) for fd in fds] or _listen(config)
     ours = config.fd is None and not fds
     for path in listen.files(socks) if ours else ():
-        undo.callback(listen.unlink, path)
+        undo.callback(listen.unlink, path, listen.which(path))
     agent = _listen_to_askers(config)
     scheme = "http" if config.ssl_certfile is None else "https"
     where = ", ".join(listen.name(sock, scheme) for sock in socks)

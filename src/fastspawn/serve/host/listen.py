@@ -161,11 +161,22 @@ def place(sock: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def unlink(path: str) -> None:
-    """Remove the file of a Unix socket. To be done before the socket is closed: after that, the
-    file may be another server's."""
+def which(path: str) -> tuple[int, int] | None:
+    """The file that is there now."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def unlink(path: str, file: tuple[int, int] | None = None) -> None:
+    """Remove the file of a Unix socket, where it is still ``file``: who takes a path over from a
+    server that runs may have removed that first. To be done before the socket is closed: after
+    that, another's may have the same number."""
     with contextlib.suppress(OSError):
-        os.unlink(path)
+        if file is None or which(path) == file:
+            os.unlink(path)
 
 
 def listen_tcp(hosts: Sequence[str], port: int, backlog: int) -> list[socket.socket]:
