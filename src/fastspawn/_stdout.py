@@ -22,14 +22,14 @@ def printing(program: str) -> Iterator[None]:
     complain()
     closed = sys.stdout is None
     if closed:
-        sys.stdout = _Closed()  # type: ignore[assignment]
+        sys.stdout = _Closed()
     try:
         try:
             yield
         finally:
             sys.stdout.flush()
             if closed:
-                sys.stdout = None  # type: ignore[assignment]
+                sys.stdout = None
     except BrokenPipeError:
         _forget()
         raise SystemExit(128 + signal.SIGPIPE) from None
@@ -43,7 +43,7 @@ def complain() -> None:
     """What is for standard error from now on is not for standard output, where the first is closed
     (print takes None, which sys.stderr is then, for the other)."""
     if sys.stderr is None:
-        sys.stderr = _Nowhere()  # type: ignore[assignment]
+        sys.stderr = _Nowhere()
 
 
 class _Closed(io.TextIOBase):
