@@ -447,7 +447,7 @@ enum fsp_refusal {
     FSP_REFUSED_VDSO,     /* its vDSO is sealed: mseal(2) */
     FSP_REFUSED_TSC,      /* rdtsc cannot be trapped: PR_SET_TSC */
     FSP_REFUSED_LOCKS,    /* it holds more locks than can be given to a fork */
-    FSP_REFUSED_UNFORKED, /* it has memory that a fork does not get: madvise(2) */
+    FSP_REFUSED_UNFORKED, /* it has memory that a fork does not get: madvise(2), mlock(2) */
     FSP_REFUSED_LOOP,     /* it has an event loop at its checkpoint */
     FSP_REFUSED_SEED,     /* its random numbers would be the same in all forks */
     FSP_REFUSED_DRAWN,    /* it may draw some (RDRAND) where that cannot be seen */

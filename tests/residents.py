@@ -249,9 +249,10 @@ class Template:
 
     def _reach_checkpoint(self) -> None:
         """One fork runs up to it, and is the template then."""
-        out, theirs = os.pipe()
-        first = self.request(MAY_CHECKPOINT, [theirs], [OWN, 0, NULL])
+        (out, theirs), (err, errors) = os.pipe(), os.pipe()
+        first = self.request(MAY_CHECKPOINT, [theirs, errors], [OWN, 0, 1])
         os.close(theirs)
+        os.close(errors)
         data, got = self.early.pop() if self.early else receive(self.socket)
         kind, _, _, value = struct.unpack_from("IIIi", data)
         if kind != CHECKPOINT or value:
@@ -262,7 +263,7 @@ class Template:
         assert struct.unpack_from("I", data)[0] == FORKED
         os.waitpid(page.pid(0), 0)
         page.slots = 1
-        drain([out])
+        drain([out, err])
         self.socket.close()
         self.page.close()
         self.socket, self.page, self.told = new, page, b""

@@ -51,23 +51,16 @@ static bool is_accepted(int *errors) {
     return true;
 }
 
-/* See dup3(2): it may have to be asked again. */
-static void place(long fd, int target) {
-    long r;
-    do r = raw(dup3, fd, target, 0);
-    while (r == -EINTR || r == -EBUSY);
-    if (r < 0) leave(127);
-}
-
 /* Let go of the request, which is the fork's: who cannot would keep it from its end. */
 static void drop_stdio(int errors) {
+    if (!copies_keep()) leave(127);
     long null = raw(openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC, 0);
     if (null < 0) leave(127);
-    for (int i = 0; i < 2; i++) place(null, i);
-    place(errors, 2);
+    for (int i = 0; i < 2; i++) guest_place(null, i, 0);
+    guest_place(errors, 2, 0);
     raw(close, null);
     raw(close, errors);
-    copies_follow();
+    copies_drop();
 }
 
 /* Nor be ended with it: what its group is told is not for us. */
@@ -155,17 +148,22 @@ EXPORT int fastspawn_freeze(const char *const *files, int known, hook *before, h
     fork_prepare();
     struct inputs_packed inputs;
     enum fsp_refusal why = refusal_here(files, (enum fsp_refusal)known);
+    fflush(NULL);
+    copies_fill();
     if (!why && !inputs_pack(&inputs)) why = FSP_REFUSED_INPUTS;
     if (why) inputs = makers_pack(why);
-    fflush(NULL);
     if (!apply(why, &inputs) || why || !is_accepted(&errors)) {
+        copies_clear();
         raw(close, self.socket);
         word_drop_page();
         fork_end();
         return why ? -FSP_SNAP_WHY(why) : -EAGAIN;
     }
     long r = hand_over(errors);
-    if (r <= 0) return r < 0 ? -EAGAIN : 0;
+    if (r <= 0) {
+        copies_clear();
+        return r < 0 ? -EAGAIN : 0;
+    }
     self.running = true;
     forget_first();
     return 1;

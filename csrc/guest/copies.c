@@ -1,7 +1,13 @@
 /*
- * copies.c - descriptors above 2 that a program made of its standard streams, by dup(2) or as
- * /dev/stdout.  Each fork at a checkpoint has its request's instead: the first one's pipe has no
- * reader any more, or is that of somebody else.
+ * copies.c - what a program has made of its standard streams above a checkpoint: descriptors above
+ * 2 that are the same, by dup(2) or as /dev/stdout; and others in their place, by dup2(2) or
+ * close(2).
+ *
+ * Each fork at the checkpoint has its request's streams instead of the first one's, whose pipes
+ * have no reader any more, or that of somebody else; and has them where the program has put those.
+ * A file of the program's own in the place of one stays there.
+ *
+ * A stream is known by its file, so /dev/null in the place of /dev/null is the request's.
  */
 #include "internal.h"
 
@@ -11,48 +17,87 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#define NONE (-1)
+
 static struct copies {
+    struct stat given[3]; /* 0 to 2 when the program was entered; all zeros: not open */
+    struct made {
+        int of;     /* the stream that it is; NONE: it is none */
+        int own;    /* what it is then: a copy, out of the program's way; NONE: it is closed */
+        int flags;  /* O_CLOEXEC, or 0 */
+    } made[3];      /* what the program has made of them */
+    bool moved;     /* of one of them, something else */
+    bool filled[3]; /* it is closed, but for what is here in its place */
     size_t n;
     struct copy {
-        int fd, of, flags; /* O_CLOEXEC, or 0 */
+        int fd, of, flags;
     } *at;
 } copies;
 
-static bool is_same_stream(const struct stat *a, int fd) {
-    struct stat b;
-    if (!S_ISFIFO(a->st_mode) && !S_ISSOCK(a->st_mode)) return false;
-    return sys_fstat(fd, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
+/* ---- what they are ---- */
+
+void copies_note_streams(void) {
+    for (int i = 0; i < 3; i++)
+        if (sys_fstat(i, &copies.given[i]) < 0) copies.given[i] = (struct stat){0};
 }
 
-/* Of which standard stream is it a copy; or -1.  The other end of the same pipe is none. */
+static bool is_same_file(const struct stat *a, const struct stat *b) {
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+static bool is_same_stream(const struct stat *a, int stream) {
+    bool of_one = S_ISFIFO(a->st_mode) || S_ISSOCK(a->st_mode);
+    return of_one && is_same_file(a, &copies.given[stream]);
+}
+
+/* Of which standard stream is it a copy; or NONE.  The other end of the same pipe is none. */
 static int original(int fd) {
     struct stat at;
     long mode = raw(fcntl, fd, F_GETFL);
-    if (mode < 0 || sys_fstat(fd, &at) < 0) return -1;
+    if (mode < 0 || sys_fstat(fd, &at) < 0) return NONE;
     for (int i = 1; i <= 2; i++)
         if ((mode & O_ACCMODE) != O_RDONLY && is_same_stream(&at, i)) return i;
-    return (mode & O_ACCMODE) != O_WRONLY && is_same_stream(&at, 0) ? 0 : -1;
+    return (mode & O_ACCMODE) != O_WRONLY && is_same_stream(&at, 0) ? 0 : NONE;
+}
+
+static int flags_of(int fd) {
+    long flags = raw(fcntl, fd, F_GETFD);
+    return flags > 0 && flags & FD_CLOEXEC ? O_CLOEXEC : 0;
 }
 
 static bool add(int fd, int of) {
     struct copy *more = sys_realloc(copies.at, (copies.n + 1) * sizeof *more);
     if (more == NULL) return false;
     copies.at = more;
-    int flags = raw(fcntl, fd, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0;
-    more[copies.n++] = (struct copy){fd, of, flags};
+    more[copies.n++] = (struct copy){fd, of, flags_of(fd)};
     return true;
 }
 
-bool copies_find(void) {
+static bool find_copies(void) {
     DIR *fds = opendir("/proc/self/fd");
     struct dirent *entry;
     bool done = fds != NULL;
     while (done && (entry = readdir(fds))) {
-        int fd = atoi(entry->d_name), of = fd > 2 ? original(fd) : -1;
+        int fd = atoi(entry->d_name), of = fd > 2 ? original(fd) : NONE;
         if (of >= 0) done = add(fd, of);
     }
     if (fds) closedir(fds);
     return done;
+}
+
+static void look_at(int stream) {
+    const struct stat *given = &copies.given[stream];
+    struct made *made = &copies.made[stream];
+    struct stat now = {0};
+    if (sys_fstat(stream, &now) < 0) now = (struct stat){0};
+    int of = is_same_file(&now, given) ? stream : original(stream);
+    *made = (struct made){of, NONE, flags_of(stream)};
+    copies.moved |= of != stream || made->flags;
+}
+
+bool copies_find(void) {
+    for (int i = 0; i < 3; i++) look_at(i);
+    return find_copies();
 }
 
 bool copies_has(int fd) {
@@ -61,9 +106,68 @@ bool copies_has(int fd) {
     return false;
 }
 
-void copies_follow(void) {
+/* ---- none of ours gets the number of one that is closed ---- */
+
+void copies_fill(void) {
+    for (int i = 0; i < 3; i++) {
+        if (raw(fcntl, i, F_GETFD) >= 0) continue;
+        long null = raw(openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC, 0);
+        copies.filled[i] = null == i;
+    }
+}
+
+void copies_clear(void) {
+    for (int i = 0; i < 3; i++) {
+        if (copies.filled[i]) raw(close, i);
+        copies.filled[i] = false;
+    }
+}
+
+/* ---- they are those of others ---- */
+
+bool copies_keep(void) {
+    for (int i = 0; i < 3; i++) {
+        struct made *made = &copies.made[i];
+        if (made->of != NONE || copies.filled[i]) continue;
+        made->own = (int)guest_copy_above(i);
+        if (made->own < 0) return false;
+    }
+    return true;
+}
+
+static void follow(const int stream[3]) {
     for (const struct copy *copy = copies.at; copy < copies.at + copies.n; copy++)
-        raw(dup3, copy->of, copy->fd, copy->flags);
+        guest_place(stream[copy->of], copy->fd, copy->flags);
+}
+
+void copies_drop(void) {
+    follow((const int[3]){0, 1, 2});
+}
+
+static void put(const struct made *made, int fd, const int stream[3]) {
+    resident_moves(fd);
+    if (made->of == NONE && made->own == NONE)
+        raw(close, fd);
+    else
+        guest_place(made->of == NONE ? made->own : stream[made->of], fd, made->flags);
+}
+
+static void forget_kept(void) {
+    for (int i = 0; i < 3; i++)
+        if (copies.made[i].own != NONE) raw(close, copies.made[i].own);
+}
+
+void copies_follow(void) {
+    int stream[3];
+    if (!copies.moved) {
+        copies_drop();
+        return;
+    }
+    for (int i = 0; i < 3; i++) stream[i] = (int)guest_copy_above(i);
+    follow(stream);
+    for (int i = 0; i < 3; i++) put(&copies.made[i], i, stream);
+    for (int i = 0; i < 3; i++) raw(close, stream[i]);
+    if (!resident_is()) forget_kept();
 }
 
 #endif

@@ -42,6 +42,7 @@ static void keep_socket(const struct parcel *p) {
         self.pid = (int)raw(getpid, 0);
         self.slot = p->request.slot;
         self.parent = p->request.parent;
+        copies_note_streams();
         const struct fsp_plan *plan = self_plan();
         if (plan->cwd) inputs_set_place(plan->cwd);
     } else

@@ -99,6 +99,7 @@ static void write_region(int fd, const struct region *g) {
 
 static int write_image(int fd) {
     struct resident *r = resident;
+    if (!inputs_may_have_file(r->image_pages * PAGE)) return -EFBIG;
     if (raw(ftruncate, fd, r->image_pages * PAGE) < 0) return -ENOMEM;
     for (size_t i = 0; i < r->nimaged; i++) write_region(fd, &r->imaged[i]);
     long at = raw(mmap, NULL, r->image_pages * PAGE, PROT_READ, MAP_SHARED, fd, 0);

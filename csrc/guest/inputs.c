@@ -100,8 +100,7 @@ static struct fsp_snap_input *take(const char *path, size_t size, unsigned how, 
 
 /* ---- how they are handed over ---- */
 
-/* A file that is too large for the process's limit ends it with SIGXFSZ. */
-static bool may_have_file(size_t size) {
+bool inputs_may_have_file(size_t size) {
     struct rlimit limit;
     return raw(prlimit64, 0, RLIMIT_FSIZE, NULL, &limit) == 0 && limit.rlim_cur >= size;
 }
@@ -119,7 +118,7 @@ static bool write_all(int fd) {
 bool inputs_pack(struct inputs_packed *out) {
     *out = (struct inputs_packed){inputs.records, inputs.used, -1};
     if (inputs.used <= FSP_SNAP_INLINE_MAX) return true;
-    if (!may_have_file(inputs.used)) return false;
+    if (!inputs_may_have_file(inputs.used)) return false;
     int fd = (int)raw(memfd_create, "fastspawn", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0) return false;
     *out = (struct inputs_packed){NULL, 0, fd};

@@ -54,6 +54,14 @@ static inline void leave(int status) {
     raw(exit_group, status);
 }
 
+/* ---- preload.c ---- */
+
+/* A copy of it where a program does not expect its next descriptor, which no new program has; or
+ * -errno. */
+long guest_copy_above(int fd);
+/* One that must be there: a process that cannot have it ends. */
+void guest_place(long fd, int target, int flags);
+
 /* ---- word.c: what is said to the spawner, and by it ---- */
 
 /* A request, and the descriptors that came along. */
@@ -178,6 +186,8 @@ enum fsp_refusal inputs_add_mapped(bool late);
  * message: in it, or as a memfd of its own, which the caller closes.  False: there is no room for
  * them, or none that this process may have (RLIMIT_FSIZE). */
 bool inputs_pack(struct inputs_packed *out);
+/* One that is too large for the process's limit ends it with SIGXFSZ. */
+bool inputs_may_have_file(size_t size);
 
 /* ---- plain.c: which names are the same for every fork ---- */
 
@@ -236,14 +246,23 @@ bool env_enter(char *const *asked);
 /* Does the program have an event loop? */
 bool loops_exist(void);
 
-/* ---- copies.c: descriptors that are the same as 0 to 2 ---- */
+/* ---- copies.c: what a program has made of 0 to 2 ---- */
 
-/* Once, where the first request's streams are in place; false: they cannot be listed. */
+/* In a fork that may checkpoint, where its request's are in place. */
+void copies_note_streams(void);
+/* Once, at the checkpoint; false: descriptors cannot be listed. */
 bool copies_find(void);
-/* They are copies again, of what 0 to 2 are now. */
+/* Those of 0 to 2 that are closed are something, until they are closed again: where the first
+ * request goes on. */
+void copies_fill(void);
+void copies_clear(void);
+/* In the template, before 0 to 2 are nobody's: files of the program's own in their place are kept.
+ * False: they cannot be. */
+bool copies_keep(void);
+void copies_drop(void); /* ... and after it */
+/* In a fork: its streams are where the program has put the first ones. */
 void copies_follow(void);
-
-/* This one is. */
+/* This one, above 2, is a copy. */
 bool copies_has(int fd);
 
 /* ---- rdrand.c: the processor's random numbers (x86-64) ---- */
@@ -303,6 +322,8 @@ void resident_live(const struct residence *here);
 bool resident_is(void);
 /* What the kernel may block of this mask; the program believes that it blocks all of it. */
 uint64_t resident_mask(uint64_t mask);
+/* This one of 0 to 2 is not what its job brought. */
+void resident_moves(int fd);
 
 #endif
 #endif

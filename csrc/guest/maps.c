@@ -40,10 +40,11 @@ struct unforked {
     bool found;
 };
 
-/* "dc" is not copied, "wf" is zeros in a fork; what may be dropped at any time ("dp", the state of
- * getrandom in the vDSO) is zeros now and then anyhow. */
+/* "dc" is not copied, "lo" is not locked, "wf" is zeros in a fork; what may be dropped at any time
+ * ("dp", the state of getrandom in the vDSO) is zeros now and then anyhow. */
 static bool is_unforked(const char *flags) {
-    return strstr(flags, " dc") || (strstr(flags, " wf") && !strstr(flags, " dp"));
+    if (strstr(flags, " dc") || strstr(flags, " lo")) return true;
+    return strstr(flags, " wf") && !strstr(flags, " dp");
 }
 
 static bool use_with_flags(char *line, void *arg) {

@@ -58,6 +58,13 @@ uint64_t resident_mask(uint64_t mask) {
     return mask & ~SIGNAL_BIT(SIGSYS);
 }
 
+/* It is put back, and what is set of it is another's, perhaps. */
+void resident_moves(int fd) {
+    if (!resident_is()) return;
+    resident->touched[fd] = true;
+    resident->whose[fd] = WHOSE_SHARED;
+}
+
 #else
 
 bool resident_is(void) {
@@ -66,6 +73,10 @@ bool resident_is(void) {
 
 uint64_t resident_mask(uint64_t mask) {
     return mask;
+}
+
+void resident_moves(int fd) {
+    (void)fd;
 }
 
 #endif

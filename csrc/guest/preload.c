@@ -72,14 +72,27 @@ static bool is_python(void) {
     return Py_BytesMain != NULL;
 }
 
+long guest_copy_above(int fd) {
+    long high = -EINVAL;
+    for (int floor = KEPT_ABOVE; high == -EINVAL && floor > 3; floor /= 2) /* RLIMIT_NOFILE */
+        high = raw(fcntl, fd, F_DUPFD_CLOEXEC, floor);
+    return high;
+}
+
+/* See dup3(2): it may have to be asked again. */
+void guest_place(long fd, int target, int flags) {
+    long r;
+    do r = raw(dup3, fd, target, flags);
+    while (r == -EINTR || r == -EBUSY);
+    if (r < 0) leave(127);
+}
+
 /* The spawner's descriptors are not the program's: out of its way, and never to a new program. */
 static bool take_channel(void) {
     raw(close, self.library_fd);
     bool mapped = word_map();
     raw(close, self.page_fd);
-    long high = -EINVAL;
-    for (int floor = KEPT_ABOVE; high == -EINVAL && floor > 3; floor /= 2) /* RLIMIT_NOFILE */
-        high = raw(fcntl, self.socket, F_DUPFD_CLOEXEC, floor);
+    long high = guest_copy_above(self.socket);
     if (high >= 0) {
         raw(close, self.socket);
         self.socket = (int)high;

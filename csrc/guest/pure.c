@@ -84,14 +84,15 @@ static bool note_memory(long start, long size, long prot) {
     return !(prot & PROT_EXEC) || rdrand_hide((char *)start, end, (int)prot);
 }
 
-/* Memory of its own, or of a file that it may read; not memory that forks would share.  What may
- * be dropped at any time is zeros in a fork, as it may be here. */
+/* Memory of its own, or of a file that it may read; not memory that forks would share, nor what
+ * stays in memory (mlock(2)): a fork's does not.  What may be dropped at any time is zeros in a
+ * fork, as it may be here. */
 static bool map_memory(struct call *c) {
     long prot = c->arg[2], flags = c->arg[3];
     bool mine = flags & MAP_PRIVATE || !(prot & PROT_WRITE);
     bool pure = flags & MAP_ANONYMOUS ? flags & MAP_PRIVATE || (flags & MAP_TYPE) == MAP_DROPPABLE
                                       : mine && is_opened((int)c->arg[4]);
-    if (!call_pass_if(c, pure)) return false;
+    if (!call_pass_if(c, pure && !(flags & MAP_LOCKED))) return false;
     bool made = c->result >= 0 || c->result < -4095;
     if (made && !note_memory(c->result, c->arg[1], prot)) serve_refuse(FSP_REFUSED_DRAWN);
     return true;

@@ -317,6 +317,13 @@ static void be_born(char *sp) {
     end(); /* the handler does not return here */
 }
 
+/* The template had no memory for it. */
+static _Noreturn void refuse_without(int socket) {
+    const struct fsp_resident_reply reply = {.kind = FSP_RESIDENT_REFUSED, .value = -ENOMEM};
+    raw(sendto, socket, &reply, sizeof reply, MSG_NOSIGNAL, NULL, 0);
+    end();
+}
+
 static int choose_high(void) {
     struct rlimit limit = {0};
     if (raw(prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) < 0) return HIGH;
@@ -343,7 +350,7 @@ void resident_prepare(void) {
 
 void resident_live(const struct residence *here) {
     struct resident *r = resident;
-    if (r == NULL) end();
+    if (r == NULL) refuse_without(here->socket);
     r->lives = true;
     r->here = *here;
     r->born = born;

@@ -134,6 +134,7 @@ static bool hear(struct fsp_spawner *s, struct fsp_resident *r) {
                 fell_silent(s, r);
                 return false;
             }
+            if (r->state == FSP_RESIDENT_STARTING) fsp_nest_failed(fsp_nest_of(r->reset, s));
             if (r->state != FSP_RESIDENT_OVER) fsp_resident_retire(s, r);
             return true;
         }

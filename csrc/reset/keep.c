@@ -30,7 +30,7 @@ static void born(struct fsp_spawner *s, struct fsp_fork *fork, pid_t pid) {
     }
     if (r->unwatched) fsp_kill(&r->child, 0, SIGKILL);
     if (r->child.pid < 0 || r->unwatched) {
-        fsp_nest_failed(fsp_nest_of(r->reset, s));
+        if (r->state != FSP_RESIDENT_RETIRED) fsp_nest_failed(fsp_nest_of(r->reset, s));
         fsp_resident_retire(s, r);
     } else if (r->state == FSP_RESIDENT_RETIRED)
         r->due = sys_now() + FSP_GO_NS; /* when its time was over there was nobody to kill */

@@ -32,6 +32,15 @@ static size_t length(char *const *list) {
     return n;
 }
 
+/* The one limit that a program has looked at before its main: libc takes it for the size of
+ * threads' stacks, and the kernel for where memory begins to be mapped. */
+static const struct fsp_rlimit *stack_limit(const struct fsp_plan *plan) {
+    const struct fsp_rlimit *found = NULL;
+    for (size_t i = 0; i < plan->nrlimits; i++)
+        if (plan->rlimits[i].resource == RLIMIT_STACK) found = &plan->rlimits[i];
+    return found;
+}
+
 /* The program's own plan, with the preload object reached by its descriptor: the loader's list has
  * no way to quote a path. */
 static int plan_with(const struct fsp_template *t, const int fd[3], int effect,
@@ -41,6 +50,7 @@ static int plan_with(const struct fsp_template *t, const int fd[3], int effect,
     const char **envp = sys_malloc((n + 3) * sizeof *envp);
     char variable[80 + PATH_MAX], preload[PATH_MAX];
     const char **own = NULL;
+    const struct fsp_rlimit *stack = stack_limit(plan);
     if (envp == NULL) return -ENOMEM;
     for (; kept < n; kept++) {
         envp[kept] = plan->envp[kept];
@@ -70,8 +80,8 @@ static int plan_with(const struct fsp_template *t, const int fd[3], int effect,
         .uid = FSP_ID_NONE,
         .gid = FSP_ID_NONE,
         .umask = effect ? plan->umask : -1, /* the program may ask before it is forked */
-        .rlimits = plan->rlimits,
-        .nrlimits = effect ? plan->nrlimits : 0,
+        .rlimits = effect ? plan->rlimits : stack,
+        .nrlimits = effect ? plan->nrlimits : stack != NULL,
         .death_signal = plan->death_signal,
         .flags = FSP_FLAG_CLOSE_FDS | FSP_FLAG_SETPGROUP | (plan->flags & FSP_FLAG_RESTORE_SIGNALS),
     };

@@ -110,6 +110,43 @@ def test_input_that_was_left_is_not_the_next_ones(run: Run, tmp_path: Path, how:
         assert result.stdout == f"{text!r}\n".encode()
 
 
+SAYS = "os.write(1, b'one'); os.write(2, b'two')"
+STREAMS: dict[str, tuple[str, str, tuple[bytes, bytes]]] = {
+    "stdout is kept from others": (
+        "own = os.dup(1); os.dup2(2, 1)",
+        "os.write(1, b'noise'); os.write(own, b'answer')",
+        (b"answer", b"noise"),
+    ),
+    "exchanged": ("a = os.dup(1); os.dup2(2, 1); os.dup2(a, 2)", SAYS, (b"two", b"one")),
+    "merged": ("os.dup2(1, 2)", SAYS, (b"onetwo", b"")),
+    "a file": ("os.dup2(os.open('log', os.O_RDWR | os.O_CREAT), 2)", SAYS, (b"one", b"")),
+    "a file, and back": (
+        "own = os.dup(2); os.dup2(os.open('log', os.O_RDWR | os.O_CREAT), 2)",
+        "os.write(2, b'log'); os.dup2(own, 2); os.write(2, b'two')",
+        (b"", b"two"),
+    ),
+    "closed": ("os.close(0)", "os.write(1, b'%d' % os.open('/dev/null', 0))", (b"0", b"")),
+    "all closed": ("os.closerange(0, 3)", "os._exit(os.dup(os.open('/dev/null', 0)) - 1)", (b"", b"")),
+    "not for children": (
+        "os.set_inheritable(1, False)",
+        "os.write(1, b'%d' % os.get_inheritable(1))",
+        (b"0", b""),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", STREAMS)
+def test_what_the_program_has_made_of_its_streams(run: Run, tmp_path: Path, how: str) -> None:
+    """Each request has its own where the program has put those of the first one."""
+    above, below, expected = STREAMS[how]
+    path = script(tmp_path, f"{above}\ncheckpoint()\n{below}\n")
+    for result in run(answers(Command([sys.executable, path], cwd=tmp_path), [b"in"] * 3)):
+        assert (result.returncode, (result.stdout, result.stderr)) == (0, expected)
+    log = tmp_path / "log"
+    if log.exists():
+        assert log.read_bytes() in {b"two" * 3, b"log" * 3}
+
+
 def test_a_decoder_in_the_middle_of_a_character(run: Run, tmp_path: Path) -> None:
     path = script(tmp_path, "sys.stdin.read(1)\ncheckpoint()\nprint(ascii(sys.stdin.read()))\n")
     results = run(answers(Command([sys.executable, "-X", "utf8", path]), [b"a\xc3", b"\xa9", b"b"]))

@@ -42,7 +42,7 @@ HEADERS = """
         return mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
     }
 """
-READLINK, MADVISE, OPENAT, WRITE, GETRANDOM = 89, 28, 257, 1, 318
+READLINK, MADVISE, OPENAT, WRITE, GETRANDOM, MMAP = 89, 28, 257, 1, 318, 9
 LOOKS = (4, 5, 262)  # stat, fstat, newfstatat: versions of glibc differ
 
 
@@ -105,6 +105,27 @@ def test_memory_that_was_advised(run: Run, compile_c: Compile, advice: str, stop
     run(main())
 
 
+def test_memory_that_is_locked(run: Run, compile_c: Compile) -> None:
+    """A fork's is not: mlock(2)."""
+    path = compile_c(
+        """
+        int main(void) {
+            map(MAP_PRIVATE | MAP_LOCKED);
+            FILE *status = fopen("/proc/self/status", "r");
+            while (fgets(text, sizeof text, status))
+                if (strncmp(text, "VmLck:", 6) == 0) fputs(text, stdout);
+        }"""
+    )
+
+    async def main() -> None:
+        command = Command([path])
+        async with Template(command, size=1, at="effect") as template:
+            assert b" 64 kB" in (await as_by_exec(template, command)).stdout
+            assert template.stats["stopped_by"] == MMAP
+
+    run(main())
+
+
 def test_a_guard_stays_one(run: Run, compile_c: Compile) -> None:
     """MADV_GUARD_INSTALL (Linux 6.13), with which glibc 2.43 guards the stacks of threads."""
     path = compile_c(
@@ -129,9 +150,16 @@ def test_a_guard_stays_one(run: Run, compile_c: Compile) -> None:
 
 
 @pytest.mark.parametrize("at", ["main", "effect", "fixed"])
-@pytest.mark.parametrize("advice", ["MADV_DONTFORK", "MADV_WIPEONFORK"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "madvise(page, 4096, MADV_DONTFORK)",
+        "madvise(page, 4096, MADV_WIPEONFORK)",
+        "mlock(page, 4096)",
+    ],
+)
 def test_a_constructor_that_keeps_memory_from_forks(
-    run: Run, compile_c: Compile, advice: str, at: Any
+    run: Run, compile_c: Compile, call: str, at: Any
 ) -> None:
     path = compile_c(
         f"""
@@ -139,7 +167,7 @@ def test_a_constructor_that_keeps_memory_from_forks(
         __attribute__((constructor)) static void begin(void) {{
             page = map(MAP_PRIVATE);
             strcpy(page, "here");
-            madvise(page, 4096, {advice});
+            {call};
         }}
         int main(void) {{ puts(page); }}"""
     )

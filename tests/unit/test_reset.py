@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import re
@@ -212,6 +213,44 @@ def test_plans_that_cannot_have_any(run: Run) -> None:
                 assert (await template.run()).stdout == b"a\n"
             assert (template.stats["resets"], template.stats["residents"]) == (0, 0)
             assert template.not_reset is not None
+
+    run(main())
+
+
+TIGHT = {
+    # What the image of its memory is kept in would be too large a file.
+    "files": (resource.RLIMIT_FSIZE, 4096, errno.EFBIG),
+    "memory": (resource.RLIMIT_DATA, 2 << 20, errno.ENOMEM),
+}
+
+
+@pytest.mark.parametrize("name", TIGHT)
+def test_limits_of_the_templates_own(run: Run, name: str) -> None:
+    """Those that it has at the effect keep it from residents, and from nothing else."""
+    limit, value, error = TIGHT[name]
+    command = Command(["echo", "hi"], limits=Limits(rlimits={limit: (value, value)}))
+
+    async def main() -> None:
+        async with resident(command, at="effect") as template:
+            assert (await template.run()).stdout == b"hi\n"
+            stats = template.stats
+            assert (stats["made"], stats["without"], stats["reset_error"]) == (1, 1, error)
+            assert (stats["restarted"], stats["direct"]) == (0, 0)
+
+    run(main())
+
+
+def test_one_that_ends_before_it_has_said_a_word(run: Run) -> None:
+    """The next is made later, and after some there is none: here they cannot keep their socket."""
+    limits = Limits(rlimits={resource.RLIMIT_NOFILE: (3, 3)})
+
+    async def main() -> None:
+        async with Template(Command(["echo", "hi"], limits=limits), size=1, reset=True) as template:
+            await async_poll(lambda: template.stats["made"] > 1, "another one")
+            for _ in range(100):
+                assert (await template.run()).stdout == b"hi\n"
+            assert template.stats["made"] <= 10
+            assert template.stats["resets"] == 0
 
     run(main())
 

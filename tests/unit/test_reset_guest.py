@@ -1162,6 +1162,34 @@ def test_a_copy_of_stdout_made_above_the_checkpoint(tmp_path: Path) -> None:
             same(outcome)
 
 
+def test_streams_that_were_moved_above_the_checkpoint(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """They are the job's, and gone with it, where it does not bring all of them, too."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os\na = os.dup(1)\nos.dup2(2, 1)\nos.dup2(a, 2)\nos.close(a)\nos.close(0)\n"
+        "from fastspawn import checkpoint\ncheckpoint()\n"
+        "os.write(1, b'to stderr')\nos.write(2, b'to stdout')\nos._exit(os.open('/dev/null', 0))\n"
+    )
+    with (
+        Template([sys.executable, str(program)], effect=MAIN, checkpoint=True) as template,
+        template.resident(CHECKED) as resident,
+    ):
+        for _ in range(5):
+            outcome = resident.run()
+            assert answer(outcome) == (0, b"to stdout", b"to stderr")
+            same(outcome)
+            reader, writer = os.pipe()
+            resident.send([writer], [NULL, 0, OWN])
+            os.close(writer)
+            assert drain([reader]) == [b"to stdout"]
+            reply = resident.hear()
+            assert capfd.readouterr().err == "to stderr"
+            assert reply is not None
+            assert (reply.kind, reply.differs) == (DONE, 0)
+
+
 # ---- where it cannot be --------------------------------------------------------------------------
 
 

@@ -182,6 +182,21 @@ def test_the_same_surroundings(run: Run, name: str, input: bytes | None) -> None
     assert b"Umask" in result.stdout
 
 
+STACKS = """
+import ctypes
+libc, attr, size = ctypes.CDLL(None), ctypes.create_string_buffer(256), ctypes.c_size_t()
+libc.pthread_attr_init(attr)
+libc.pthread_attr_getstacksize(attr, ctypes.byref(size))
+print(size.value)
+"""
+
+
+def test_stacks_of_threads(run: Run) -> None:
+    """Libc asks how large they are before main."""
+    limits = Limits(rlimits={resource.RLIMIT_STACK: (3 << 20, 3 << 20)})
+    assert compare(run, Command([PYTHON, "-S", "-c", STACKS], limits=limits)).stdout == b"3145728\n"
+
+
 def test_argv0_is_as_given(run: Run) -> None:
     command = Command(["another", "-c", "echo $0; exec 2>&1; no-such-command"], executable=SHELL)
     assert compare(run, command).stdout.startswith(b"another\n")
