@@ -17,7 +17,8 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define NONE (-1)
+#define NONE       (-1)
+#define KEPT_ABOVE 60 /* where a program does not expect its next descriptor */
 
 static struct copies {
     struct stat given[3]; /* 0 to 2 when the program was entered; all zeros: not open */
@@ -33,6 +34,23 @@ static struct copies {
         int fd, of, flags;
     } *at;
 } copies;
+
+/* ---- descriptors as such ---- */
+
+long guest_copy_above(int fd) {
+    long high = -EINVAL;
+    for (int floor = KEPT_ABOVE; high == -EINVAL && floor > 3; floor /= 2) /* RLIMIT_NOFILE */
+        high = raw(fcntl, fd, F_DUPFD_CLOEXEC, floor);
+    return high;
+}
+
+/* See dup3(2): it may have to be asked again. */
+void guest_place(long fd, int target, int flags) {
+    long r;
+    do r = raw(dup3, fd, target, flags);
+    while (r == -EINTR || r == -EBUSY);
+    if (r < 0) leave(127);
+}
 
 /* ---- what they are ---- */
 

@@ -54,14 +54,6 @@ static inline void leave(int status) {
     raw(exit_group, status);
 }
 
-/* ---- preload.c ---- */
-
-/* A copy of it where a program does not expect its next descriptor, which no new program has; or
- * -errno. */
-long guest_copy_above(int fd);
-/* One that must be there: a process that cannot have it ends. */
-void guest_place(long fd, int target, int flags);
-
 /* ---- word.c: what is said to the spawner, and by it ---- */
 
 /* A request, and the descriptors that came along. */
@@ -247,6 +239,12 @@ bool env_enter(char *const *asked);
 bool loops_exist(void);
 
 /* ---- copies.c: what a program has made of 0 to 2 ---- */
+
+/* A copy of it where a program does not expect its next descriptor, which no new program has; or
+ * -errno. */
+long guest_copy_above(int fd);
+/* One that must be there: a process that cannot have it ends. */
+void guest_place(long fd, int target, int flags);
 
 /* In a fork that may checkpoint, where its request's are in place. */
 void copies_note_streams(void);

@@ -18,8 +18,6 @@
 #ifdef __linux__
 #include <dlfcn.h>
 
-#define KEPT_ABOVE 60 /* where a program does not expect its next descriptor */
-
 typedef int start_fn(main_fn *, int, char **, void (*)(void), void (*)(void), void (*)(void),
                      void *);
 
@@ -70,21 +68,6 @@ static int enter_main(int argc, char **argv) {
 /* Python programs need not be asked for: checkpoint() is part of the package. */
 static bool is_python(void) {
     return Py_BytesMain != NULL;
-}
-
-long guest_copy_above(int fd) {
-    long high = -EINVAL;
-    for (int floor = KEPT_ABOVE; high == -EINVAL && floor > 3; floor /= 2) /* RLIMIT_NOFILE */
-        high = raw(fcntl, fd, F_DUPFD_CLOEXEC, floor);
-    return high;
-}
-
-/* See dup3(2): it may have to be asked again. */
-void guest_place(long fd, int target, int flags) {
-    long r;
-    do r = raw(dup3, fd, target, flags);
-    while (r == -EINTR || r == -EBUSY);
-    if (r < 0) leave(127);
 }
 
 /* The spawner's descriptors are not the program's: out of its way, and never to a new program. */
