@@ -126,7 +126,11 @@ STREAMS: dict[str, tuple[str, str, tuple[bytes, bytes]]] = {
         (b"", b"two"),
     ),
     "closed": ("os.close(0)", "os.write(1, b'%d' % os.open('/dev/null', 0))", (b"0", b"")),
-    "all closed": ("os.closerange(0, 3)", "os._exit(os.dup(os.open('/dev/null', 0)) - 1)", (b"", b"")),
+    "all closed": (
+        "os.closerange(0, 3)",
+        "os._exit(os.dup(os.open('/dev/null', 0)) - 1)",
+        (b"", b""),
+    ),
     "not for children": (
         "os.set_inheritable(1, False)",
         "os.write(1, b'%d' % os.get_inheritable(1))",
