@@ -18,7 +18,8 @@
 #include <sys/stat.h>
 
 #define NONE       (-1)
-#define KEPT_ABOVE 60 /* where a program does not expect its next descriptor */
+#define UNKNOWN    (-2) /* the kernel does not say */
+#define KEPT_ABOVE 60   /* where a program does not expect its next descriptor */
 
 static struct copies {
     struct stat given[3]; /* 0 to 2 when the program was entered; all zeros: not open */
@@ -28,6 +29,7 @@ static struct copies {
         int flags;  /* O_CLOEXEC, or 0 */
     } made[3];      /* what the program has made of them */
     bool moved;     /* of one of them, something else */
+    bool unknown;   /* something of this is not known */
     bool filled[3]; /* it is closed, but for what is here in its place */
     size_t n;
     struct copy {
@@ -54,9 +56,16 @@ void guest_place(long fd, int target, int flags) {
 
 /* ---- what they are ---- */
 
+/* All zeros if it is not open. */
+static void look_up(int fd, struct stat *out) {
+    int r = sys_fstat(fd, out);
+    if (r < 0) *out = (struct stat){0};
+    copies.unknown |= r < 0 && r != -EBADF;
+}
+
 void copies_note_streams(void) {
-    for (int i = 0; i < 3; i++)
-        if (sys_fstat(i, &copies.given[i]) < 0) copies.given[i] = (struct stat){0};
+    copies.unknown = false;
+    for (int i = 0; i < 3; i++) look_up(i, &copies.given[i]);
 }
 
 static bool is_same_file(const struct stat *a, const struct stat *b) {
@@ -68,11 +77,13 @@ static bool is_same_stream(const struct stat *a, int stream) {
     return of_one && is_same_file(a, &copies.given[stream]);
 }
 
-/* Of which standard stream is it a copy; or NONE.  The other end of the same pipe is none. */
+/* Of which standard stream is it a copy; or NONE, or UNKNOWN.  The other end of the same pipe is
+ * none. */
 static int original(int fd) {
     struct stat at;
     long mode = raw(fcntl, fd, F_GETFL);
-    if (mode < 0 || sys_fstat(fd, &at) < 0) return NONE;
+    if (mode < 0) return NONE;
+    if (sys_fstat(fd, &at) < 0) return UNKNOWN;
     for (int i = 1; i <= 2; i++)
         if ((mode & O_ACCMODE) != O_RDONLY && is_same_stream(&at, i)) return i;
     return (mode & O_ACCMODE) != O_WRONLY && is_same_stream(&at, 0) ? 0 : NONE;
@@ -97,7 +108,7 @@ static bool find_copies(void) {
     bool done = fds != NULL;
     while (done && (entry = readdir(fds))) {
         int fd = atoi(entry->d_name), of = fd > 2 ? original(fd) : NONE;
-        if (of >= 0) done = add(fd, of);
+        done = of == NONE || (of != UNKNOWN && add(fd, of));
     }
     if (fds) closedir(fds);
     return done;
@@ -106,16 +117,17 @@ static bool find_copies(void) {
 static void look_at(int stream) {
     const struct stat *given = &copies.given[stream];
     struct made *made = &copies.made[stream];
-    struct stat now = {0};
-    if (sys_fstat(stream, &now) < 0) now = (struct stat){0};
+    struct stat now;
+    look_up(stream, &now);
     int of = is_same_file(&now, given) ? stream : original(stream);
+    copies.unknown |= of == UNKNOWN;
     *made = (struct made){of, NONE, flags_of(stream)};
     copies.moved |= of != stream || made->flags;
 }
 
 bool copies_find(void) {
     for (int i = 0; i < 3; i++) look_at(i);
-    return find_copies();
+    return !copies.unknown && find_copies();
 }
 
 bool copies_has(int fd) {
