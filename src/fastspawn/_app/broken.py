@@ -13,6 +13,7 @@ import traceback
 from types import ModuleType
 
 from .load import LoadError
+from .log import tell_failure
 from .output import Output
 
 _TEXT = b"the application cannot be loaded: the log says why\n"
@@ -23,7 +24,7 @@ def tell(error: BaseException, said: str) -> None:
     if isinstance(error, LoadError):
         print(f"{said}: {error}", file=sys.stderr)  # noqa: T201
     else:
-        traceback.print_exception(error)
+        tell_failure(error)
 
 
 def watch(error: BaseException) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 import sys
-import traceback
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Final
 from wsgiref.util import FileWrapper
 
+from .log import tell_exception
 from .output import Output
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -135,8 +135,7 @@ class _Exchange:
         """As any Python program would, for the server's log."""
         request = self._request
         what = f"{request['REQUEST_METHOD']} {request.get('REQUEST_URI', '')}"
-        print(f"fastspawn: error in {what!a}", file=sys.stderr)  # noqa: T201
-        traceback.print_exc()
+        tell_exception(f"error in {what!a}")
 
     def _fail(self) -> bool:
         if self._sent:

@@ -16,14 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from fastspawn import _core
+from fastspawn._app.log import tell, tell_exception
 
 from .answer import Answer
 from .body import Body
@@ -54,7 +53,7 @@ def prepare(application: Any) -> Callable[[Mapping[str, str], Output], bool]:
     if lifespan.supported:
         atexit.register(lifespan.stop)
         if _core._arguments() is not None:
-            _tell("lifespan: started once for all requests; what it connects to belongs below, "
+            tell("lifespan: started once for all requests; what it connects to belongs below, "
                   "into each request")  # fmt: skip
     loop.rest()
     _await_threads(threads)
@@ -104,16 +103,15 @@ class _Call:
         except BaseException:
             if answer.gone:
                 return False  # so it was told, and has ended
-            _tell("Exception in ASGI application")
-            traceback.print_exc()
+            tell_exception("Exception in ASGI application")
         else:
             if result is not None:
-                _tell(f"ASGI callable should return None, but returned {result!r}.")
+                tell(f"ASGI callable should return None, but returned {result!r}.")
             elif answer.over:
                 return answer.complete
             else:
                 what = "completing" if answer.started else "starting"
-                _tell(f"ASGI callable returned without {what} response.")
+                tell(f"ASGI callable returned without {what} response.")
         if not answer.sent and not answer.over:
             await answer.fail()
         return answer.complete
@@ -125,7 +123,3 @@ def _await_threads(before: list[threading.Thread]) -> None:
     for thread in threading.enumerate():
         if thread not in before:
             thread.join(max(0, until - time.monotonic()))
-
-
-def _tell(what: str) -> None:
-    print(f"fastspawn: {what}", file=sys.stderr)  # noqa: T201

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from fastspawn._app.load import LoadError
+from fastspawn._app.log import tell
 
 if TYPE_CHECKING:
     from .loop import Loop
@@ -41,7 +42,7 @@ class Lifespan:
         sys.stdout.flush()
         os.dup2(2, 1)
         if self._loop.run_until_complete(self._ask("shutdown")) is False:
-            print("fastspawn: lifespan: its shutdown failed", file=sys.stderr)  # noqa: T201
+            tell("lifespan: its shutdown failed")
 
     async def _start(self) -> bool | None:
         scope = {
