@@ -28,7 +28,8 @@ static void many_at_once(void) {
     static struct heard heard[N];
     static char script[N][60], out[N][30];
     struct house h = open_house(2);
-    for (int round = 0; round < 4; round++) {
+    /* Until there are residents, each is a fork; how long that is, is the machine's affair. */
+    for (int round = 0; round < 4 || (round < 400 && state_of(&h).resets <= N); round++) {
         for (int i = 0; i < N; i++) {
             snprintf(script[i], sizeof script[i], "read a; echo $a %d; exit %d", i, i % 90);
             snprintf(out[i], sizeof out[i], "line %d\n", i);
