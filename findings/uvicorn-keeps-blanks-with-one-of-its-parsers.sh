@@ -7,9 +7,9 @@
 # matter of speed.
 # Seen: httptools' parser, llhttp, skips blanks before a value and gives those behind it to its caller: Node,
 # which is built on the same parser, takes them off itself; uvicorn does not. So "application/json " is
-# no JSON to an application that compares, "bytes=0-1 " no range, and a name in a list of hosts is
-# none, for whoever installed uvicorn[standard], which brings httptools and prefers it: tests that were run
-# with plain uvicorn, or with a test client that has no parser at all, do not meet it.
+# not "application/json" to an application that compares, for whoever installed uvicorn[standard], which
+# brings httptools and prefers it: tests that were run with plain uvicorn, or with a test client that has
+# no parser at all, do not meet it.
 #
 # Needs Python 3.10 or newer and the package index. Prints what it saw; fails if that changes.
 set -eu

@@ -431,6 +431,13 @@ class Exchange:
             )
         )
 
+    def _send_sized(self, connection: Connection, head: bytes, body: bytes) -> None:
+        """``head`` says how long the body is, to a HEAD as well."""
+        if not self.head_only:
+            self.sent = len(body)
+            head += body
+        connection.send(head)
+
     def _complain(self, what: str) -> None:
         """A line for the operator. Nothing in it ends the line or moves a cursor."""
         where = f"{self.method.decode('ascii', 'replace')} {self.target.decode('ascii', 'replace')}"

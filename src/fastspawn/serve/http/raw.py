@@ -58,12 +58,6 @@ class RawExchange(Exchange):
         head = b"%b%d%b" % (self.route.heads.sized, len(output), self._end(connection))
         self._send_sized(connection, head, output)
 
-    def _send_sized(self, connection: Connection, head: bytes, body: bytes) -> None:
-        if not self.head_only:
-            self.sent = len(body)
-            head += body
-        connection.send(head)
-
     def _stream(self, connection: Connection, data: bytes) -> None:
         if not self.head_only:
             self.sent += len(data)

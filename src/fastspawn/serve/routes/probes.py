@@ -38,12 +38,11 @@ class _Probe(OwnExchange):
         connection = self.connection
         assert connection is not None
         self.status = status
-        self.sent = 0 if self.head_only else len(text)
         fields = [(b"Content-Length", b"%d" % len(text))]
         if text:
             fields.append((b"Content-Type", b"text/plain; charset=utf-8"))
         head = self.route.heads.passed_on(status, reason(status), fields, self._end(connection))
-        connection.send(head if self.head_only else head + text)
+        self._send_sized(connection, head, text)
         self.connection = None
         connection.done(self)
 
