@@ -239,6 +239,8 @@ SEEDS = {
     "tempfile": "import tempfile\ntempfile.mktemp()\ndraw = lambda: tempfile.mktemp()\n",
     "sqlite3": "import sqlite3\ndb = sqlite3.connect(':memory:')\n"
     "draw = lambda: db.execute('select random()').fetchone()\n",
+    "apsw": "import apsw\ndb = apsw.Connection(':memory:')\n"
+    "draw = lambda: db.execute('select random()').fetchone()\n",
     "numpy": "import numpy.random\nnumpy.random.rand()\ndraw = lambda: numpy.random.rand()\n",
 }
 

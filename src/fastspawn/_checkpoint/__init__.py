@@ -36,8 +36,8 @@ def checkpoint() -> None:
     for all requests. Exit handlers that were registered above are the template's, and run when that
     ends; those registered below run at the end of their request, and then what was made below is
     finalized and all streams are flushed, as at any end. Forks share what is random by start only:
-    the hash seed, and whatever the program drew above; ``random``, ``uuid``, ``ssl``, sqlite3's
-    ``random()`` and numpy's global generator are seeded anew.
+    the hash seed, and whatever the program drew above; ``random``, ``uuid``, ``ssl``,
+    ``random()`` of sqlite3 and apsw, and numpy's global generator are seeded anew.
 
     Handlers of forks run around each: Python's (``os.register_at_fork``) and those of libraries
     (pthread_atfork(3)). With more than one thread once those before a fork have run, or with an

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from fastspawn import _core
@@ -20,12 +21,10 @@ def renew() -> None:
     """In each fork. ``random`` has a handler of its own, and so has what asks the kernel each time
     (``secrets``, ``uuid.uuid4``) or knows its pid (``ssl``, ``tempfile``)."""
     _core._reseed_sqlite()
-    numpy_random: Any = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
-    uuid: Any = sys.modules.get("uuid")
-    if uuid is not None:
-        _renew_uuid(uuid)
+    for name, renew_it in _RENEW.items():
+        module: Any = sys.modules.get(name)
+        if module is not None:
+            renew_it(module)
 
 
 class _OwnClock:
@@ -48,3 +47,10 @@ def _renew_uuid(uuid: Any) -> None:
     generate = getattr(uuid, "_generate_time_safe", None)
     if generate is not None:
         uuid._generate_time_safe = _OwnClock(generate)
+
+
+_RENEW: dict[str, Callable[[Any], object]] = {
+    "apsw": lambda apsw: apsw.randomness(0),  # it may have an SQLite of its own
+    "numpy.random": lambda random: random.seed(),
+    "uuid": _renew_uuid,
+}
