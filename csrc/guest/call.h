@@ -73,6 +73,10 @@ bool signals_set_stack(struct call *c);
 bool signals_wait(struct call *c, int index);
 bool signals_wait_inner(struct call *c);
 
+/* ---- limits.c ---- */
+
+bool limits_set(struct call *c);
+
 /* ---- used.c ---- */
 
 bool used_by_it(struct call *c);

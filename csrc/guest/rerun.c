@@ -91,7 +91,7 @@ enum how {
     MOVES_TO,
     SETS_PROCESS,
     SETS_TIMER,
-    ASKS_LIMIT, /* passes if it sets none, or what it is */
+    SETS_LIMIT, /* or asks */
     ASKS_BARRIER,
     USES, /* says what the process has used: what it has since the job began */
     READS_CLOCK,
@@ -149,7 +149,7 @@ static const uint8_t table[] = {
     CALL(getresgid, PASSES), CALL(getgroups, PASSES), CALL(getrlimit, PASSES),
     CALL(getitimer, PASSES), CALL(mincore, OF_MEMORY), CALL(msync, OF_MEMORY), CALL(capget, PASSES),
     CALL(rt_sigpending, PASSES), CALL(rt_sigtimedwait, PASSES), CALL(pause, PASSES),
-    CALL(prlimit64, ASKS_LIMIT), CALL(wait4, PASSES), CALL(waitid, PASSES), /* for no child */
+    CALL(wait4, PASSES), CALL(waitid, PASSES), /* for no child */
     CALL(timer_gettime, PASSES), CALL(membarrier, ASKS_BARRIER), CALL(get_mempolicy, PASSES),
     CALL(ppoll, POLLS_MASKED), CALL(epoll_pwait, MASKS_AT_4), CALL(epoll_pwait2, MASKS_AT_4),
     CALL(pselect6, SELECTS_MASKED), CALL(rt_sigsuspend, MASKS_AT_0),
@@ -178,7 +178,7 @@ static const uint8_t table[] = {
     CALL(rt_sigaction, SETS_ACTION), CALL(rt_sigprocmask, SETS_MASK),
     CALL(sigaltstack, SETS_STACK), CALL(umask, SETS_UMASK), CALL(chdir, MOVES),
     CALL(fchdir, MOVES_TO), CALL(prctl, SETS_PROCESS), CALL(arch_prctl, SETS_THREAD),
-    CALL(alarm, SETS_TIMER), CALL(setitimer, SETS_TIMER),
+    CALL(alarm, SETS_TIMER), CALL(setitimer, SETS_TIMER), CALL(prlimit64, SETS_LIMIT),
 
     /* What it has used. */
     CALL(getrusage, USES), CALL(clock_gettime, READS_CLOCK), CALL(times, SAYS_TIMES),
@@ -209,15 +209,6 @@ static bool set_process(struct call *c) {
     default:
         return false;
     }
-}
-
-static bool is_same_limit(const struct call *c) {
-    const struct rlimit *to = (const void *)c->arg[2];
-    struct rlimit now;
-    if (c->arg[0] != 0 && c->arg[0] != raw(getpid, 0)) return false;
-    if (!call_can_read(to, sizeof *to) || raw(prlimit64, 0, c->arg[1], NULL, &now) < 0)
-        return false;
-    return to->rlim_cur == now.rlim_cur && to->rlim_max == now.rlim_max;
 }
 
 static bool is_alone(long operation) {
@@ -365,8 +356,8 @@ static bool carry_out(struct call *c) {
     case SETS_TIMER: /* one that fires when the job has ended ends the resident, too */
         r->timed = true;
         return call_pass(c);
-    case ASKS_LIMIT:
-        return call_pass_if(c, a[2] == 0 || is_same_limit(c));
+    case SETS_LIMIT:
+        return a[2] == 0 ? call_pass(c) : whole(c, limits_set);
     case ASKS_BARRIER: /* the query has all zeros */
         return call_pass_if(c, a[2] == 0 && a[0] == 0);
     case USES:

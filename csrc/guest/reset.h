@@ -9,7 +9,7 @@
  *   frozen.c     what was unmapped is there again (both by ranges.c),
  *   state.c      and so does all else that the kernel keeps of it.
  *   rerun.c      Which calls of the program can be undone, and how (call.h), by
- *   descriptors.c, mapped.c, frozen.c, signals.c, used.c;
+ *   descriptors.c, mapped.c, frozen.c, signals.c, limits.c, used.c;
  *   leave.c      before one that cannot, the process becomes an ordinary one.
  *   compare.c    Is everything as it was?
  *   own.c        Memory and descriptors that are not the program's.
@@ -173,6 +173,10 @@ struct resident {
     unsigned long fs, gs;
     bool has_fsgsbase;
 
+    /* limits.c */
+    struct rlimit limit[RLIM_NLIMITS]; /* before the run set them */
+    unsigned limits_changed;           /* a bit for each */
+
     /* compare.c */
     char *maps, *settings;
     long maps_read;
@@ -323,6 +327,10 @@ void mapped_restore(void);
 bool frozen_has_hole(long at, long size);
 void frozen_restore(void);
 void frozen_leave(void);
+
+/* ---- limits.c ---- */
+
+void limits_restore(void);
 
 /* ---- state.c ---- */
 

@@ -104,6 +104,7 @@ static void close_made(void) {
 
 void state_let_go(void) {
     struct resident *r = resident;
+    limits_restore();
     for (int i = 0; i < 3; i++)
         if (r->touched[i]) reset_must(reset_dup(r->rest[i], i, 0));
     for (struct frozen *f = r->frozen; f < r->frozen + r->nfrozen; f++) {

@@ -247,6 +247,16 @@ static void spoil_libraries(void) {
     dlopen("libresolv.so.2", RTLD_NOW);
 }
 
+/* Nothing may be mapped with them. */
+static void spoil_limits(void) {
+    for (int which = 0; which < RLIM_NLIMITS; which++) {
+        struct rlimit limit;
+        if (which == RLIMIT_NOFILE || which == RLIMIT_CPU || getrlimit(which, &limit)) continue;
+        limit.rlim_cur = which == RLIMIT_STACK ? 1 << 20 : 0;
+        if (setrlimit(which, &limit)) exit(3);
+    }
+}
+
 static void spoil_state(void) {
     sigset_t all;
     stack_t stack = {.ss_sp = alternate, .ss_size = sizeof alternate};
@@ -290,6 +300,7 @@ int main(int argc, char **argv) {
     spoil_fds();
     spoil_libraries();
     spoil_state();
+    spoil_limits();
     if (argc > 1) return 5;
     end();
 }

@@ -333,6 +333,19 @@ def test_a_stderr_that_others_have_is_not_set_by_a_resident(
     assert fcntl.fcntl(2, fcntl.F_GETFL) & os.O_NONBLOCK
 
 
+SOFT = "ulimit -Sf; ulimit -Sf $1 || exit; ulimit -Sf; ulimit -Sf 7; ulimit -Sc 0; ulimit -Sf"
+
+
+def test_soft_limits_are_put_back() -> None:
+    command = ["sh", "-c", SOFT, "sh", "5"]
+    with Template(command) as template, template.resident(CHECKED) as resident:
+        for _ in range(5):
+            outcome = resident.run()
+            assert answer(outcome) == (0, b"unlimited\n5\n7\n", b"")
+            same(outcome)
+        assert resident.record.done == 5
+
+
 # ---- leaving -------------------------------------------------------------------------------------
 
 LEAVES = {
@@ -344,6 +357,9 @@ LEAVES = {
     "sys": "kill -SYS $$",
     "background": "sleep 0 & wait $!; echo d; exit 6",
     "limit": "ulimit -n 20; ulimit -n",
+    "soft limit of files": "ulimit -Sn 20; ulimit -n",
+    "soft limit of time": "ulimit -St 60; ulimit -t",
+    "hard limit": "ulimit -f 1000000; ulimit -Hf",
     "late": "cd /; echo e; umask 77; (exit 9); echo $?; umask; pwd",
     "trap": "trap 'echo t; exit 3' TERM; kill -TERM $$",
 }
