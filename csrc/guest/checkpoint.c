@@ -56,11 +56,11 @@ static void drop_stdio(int errors) {
     if (!copies_keep()) leave(127);
     long null = raw(openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC, 0);
     if (null < 0) leave(127);
-    for (int i = 0; i < 2; i++) guest_place(null, i, 0);
-    guest_place(errors, 2, 0);
+    bool placed = guest_place(null, 0, 0) >= 0 && guest_place(null, 1, 0) >= 0 &&
+                  guest_place(errors, 2, 0) >= 0 && copies_drop() >= 0;
+    if (!placed) leave(127);
     raw(close, null);
     raw(close, errors);
-    copies_drop();
 }
 
 /* Nor be ended with it: what its group is told is not for us. */
@@ -169,12 +169,20 @@ EXPORT int fastspawn_freeze(const char *const *files, int known, hook *before, h
     return 1;
 }
 
+/* Nothing of the program has happened for this request. */
+static _Noreturn void cannot(int slot, long error) {
+    if (resident_is()) resident_cannot();
+    word_fail((uint32_t)slot, error, 0);
+}
+
 /* Returns 1 in the fork of a request, 2 if its environment is not the template's, and 0 in the
  * template when nobody wants it any more. */
 EXPORT int fastspawn_serve(void) {
-    if (serve_forks() < 0) return 0;
+    int slot = serve_forks();
+    if (slot < 0) return 0;
+    long error = copies_follow();
+    if (error < 0) cannot(slot, error);
     word_drop_page();
-    copies_follow();
     const struct fsp_plan *plan = self_plan();
     if (self.own_name) env_name_program(plan->argv[0]);
     bool own = env_enter(plan->envp);

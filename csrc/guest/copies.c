@@ -47,11 +47,11 @@ long guest_copy_above(int fd) {
 }
 
 /* See dup3(2): it may have to be asked again. */
-void guest_place(long fd, int target, int flags) {
+long guest_place(long fd, int target, int flags) {
     long r;
     do r = raw(dup3, fd, target, flags);
     while (r == -EINTR || r == -EBUSY);
-    if (r < 0) leave(127);
+    return r;
 }
 
 /* ---- what they are ---- */
@@ -82,7 +82,7 @@ static bool is_same_stream(const struct stat *a, int stream) {
 static int original(int fd) {
     struct stat at;
     long mode = raw(fcntl, fd, F_GETFL);
-    if (mode < 0) return NONE;
+    if (mode < 0) return mode == -EBADF ? NONE : UNKNOWN;
     if (sys_fstat(fd, &at) < 0) return UNKNOWN;
     for (int i = 1; i <= 2; i++)
         if ((mode & O_ACCMODE) != O_RDONLY && is_same_stream(&at, i)) return i;
@@ -165,21 +165,23 @@ bool copies_keep(void) {
     return true;
 }
 
-static void follow(const int stream[3]) {
-    for (const struct copy *copy = copies.at; copy < copies.at + copies.n; copy++)
-        guest_place(stream[copy->of], copy->fd, copy->flags);
+static long follow(const int stream[3]) {
+    long r = 0;
+    for (const struct copy *copy = copies.at; r >= 0 && copy < copies.at + copies.n; copy++)
+        r = guest_place(stream[copy->of], copy->fd, copy->flags);
+    return r;
 }
 
-void copies_drop(void) {
-    follow((const int[3]){0, 1, 2});
+long copies_drop(void) {
+    return follow((const int[3]){0, 1, 2});
 }
 
-static void put(const struct made *made, int fd, const int stream[3]) {
+static long put(const struct made *made, int fd, const int stream[3]) {
     resident_moves(fd);
-    if (made->of == NONE && made->own == NONE)
-        raw(close, fd);
-    else
-        guest_place(made->of == NONE ? made->own : stream[made->of], fd, made->flags);
+    if (made->of != NONE) return guest_place(stream[made->of], fd, made->flags);
+    if (made->own != NONE) return guest_place(made->own, fd, made->flags);
+    raw(close, fd);
+    return 0;
 }
 
 static void forget_kept(void) {
@@ -187,17 +189,18 @@ static void forget_kept(void) {
         if (copies.made[i].own != NONE) raw(close, copies.made[i].own);
 }
 
-void copies_follow(void) {
+long copies_follow(void) {
     int stream[3];
-    if (!copies.moved) {
-        copies_drop();
-        return;
+    if (!copies.moved) return copies_drop();
+    for (int i = 0; i < 3; i++) {
+        stream[i] = (int)guest_copy_above(i);
+        if (stream[i] < 0) return stream[i];
     }
-    for (int i = 0; i < 3; i++) stream[i] = (int)guest_copy_above(i);
-    follow(stream);
-    for (int i = 0; i < 3; i++) put(&copies.made[i], i, stream);
+    long r = follow(stream);
+    for (int i = 0; i < 3 && r >= 0; i++) r = put(&copies.made[i], i, stream);
     for (int i = 0; i < 3; i++) raw(close, stream[i]);
     if (!resident_is()) forget_kept();
+    return r;
 }
 
 #endif

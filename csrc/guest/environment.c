@@ -19,7 +19,11 @@ static struct {
     char *const *first; /* of the request that came to the checkpoint, as it was given */
     char **set;         /* entries that the program has made or changed */
     char **removed;     /* entries that it took away */
+    char **room;        /* for the list of a request's, which cannot fail then */
 } env;
+
+/* Each has a pointer and a terminator in its request's plan. */
+#define MOST_ENTRIES (FSP_SNAP_PLAN_MAX / (sizeof(char *) + 1))
 
 static size_t name_size(const char *entry) {
     return strcspn(entry, "=");
@@ -47,11 +51,13 @@ static bool are_same(char *const *a, char *const *b) {
     return *a == *b;
 }
 
+static bool is_changed(void) {
+    return *env.set || *env.removed;
+}
+
 /* As the kernel would give it to the program, with the changes of the program. */
-static char **merge(char *const *asked) {
-    if (*env.set == NULL && *env.removed == NULL) return (char **)asked;
-    char **list = sys_malloc((count(asked) + count(env.set) + 1) * sizeof *list), **at = list;
-    if (list == NULL) return (char **)asked;
+static char **merge(char *const *asked, char **list) {
+    char **at = list;
     for (; *asked; asked++) {
         char *set = find(env.set, *asked);
         bool own = !is_same(find(env.start, *asked), *asked);
@@ -64,6 +70,12 @@ static char **merge(char *const *asked) {
             *at = NULL;
         }
     return list;
+}
+
+static char **room_for(size_t entries) {
+    long at = raw(mmap, NULL, (entries + count(env.set) + 1) * sizeof(char *),
+                  PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return failed(at) ? NULL : (char **)at;
 }
 
 /* The zone is looked at once, by most functions. */
@@ -97,13 +109,20 @@ bool env_freeze(void) {
     for (char *const *at = env.first; *at; at++)
         if (!find(environ, *at)) *removed++ = *at;
     *removed = NULL;
-    exchange(merge(env.start));
+    if (!is_changed()) {
+        exchange((char **)env.start);
+        return true;
+    }
+    char **own = room_for(count(env.start));
+    env.room = room_for(MOST_ENTRIES);
+    if (own == NULL || env.room == NULL) return false;
+    exchange(merge(env.start, own));
     return true;
 }
 
 bool env_enter(char *const *asked) {
     if (are_same(asked, env.start)) return false;
-    exchange(merge(asked));
+    exchange(is_changed() ? merge(asked, env.room) : (char **)asked);
     return true;
 }
 

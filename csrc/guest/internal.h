@@ -243,8 +243,8 @@ bool loops_exist(void);
 /* A copy of it where a program does not expect its next descriptor, which no new program has; or
  * -errno. */
 long guest_copy_above(int fd);
-/* One that must be there: a process that cannot have it ends. */
-void guest_place(long fd, int target, int flags);
+/* At this number; or -errno. */
+long guest_place(long fd, int target, int flags);
 
 /* In a fork that may checkpoint, where its request's are in place. */
 void copies_note_streams(void);
@@ -257,9 +257,9 @@ void copies_clear(void);
 /* In the template, before 0 to 2 are nobody's: files of the program's own in their place are kept.
  * False: they cannot be. */
 bool copies_keep(void);
-void copies_drop(void); /* ... and after it */
-/* In a fork: its streams are where the program has put the first ones. */
-void copies_follow(void);
+long copies_drop(void); /* ... and after it; or -errno */
+/* In a fork: its streams are where the program has put the first ones; or -errno. */
+long copies_follow(void);
 /* This one, above 2, is a copy. */
 bool copies_has(int fd);
 
@@ -322,6 +322,8 @@ bool resident_is(void);
 uint64_t resident_mask(uint64_t mask);
 /* This one of 0 to 2 is not what its job brought. */
 void resident_moves(int fd);
+/* What its job needs cannot be had: as nothing of it has happened, another does it. */
+_Noreturn void resident_cannot(void);
 
 #endif
 #endif

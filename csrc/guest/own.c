@@ -65,6 +65,11 @@ void resident_moves(int fd) {
     resident->whose[fd] = WHOSE_SHARED;
 }
 
+_Noreturn void resident_cannot(void) {
+    resident->record->begun = 0;
+    for (;;) leave(0);
+}
+
 #else
 
 bool resident_is(void) {
@@ -77,6 +82,10 @@ uint64_t resident_mask(uint64_t mask) {
 
 void resident_moves(int fd) {
     (void)fd;
+}
+
+_Noreturn void resident_cannot(void) {
+    for (;;) leave(0);
 }
 
 #endif

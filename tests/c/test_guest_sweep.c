@@ -67,7 +67,8 @@ static void a_shell(struct house *h) {
     for (int i = 0; i < 30 && state_of(h).resets < 3 && !state_of(h).off; i++)
         ask_shell(h, "echo a; exit 3", options_for(h), "a\n", 3);
     ask_shell(h, "read a; echo $a", input, "text\n", 0);
-    ask_shell(h, "cd /; umask 7; trap : USR1; exec 5</dev/null; echo b", options_for(h), "b\n", 0);
+    ask_shell(h, "cd /; umask 7; ulimit -Sf 9; trap : USR1; exec 5</dev/null; echo b",
+              options_for(h), "b\n", 0);
     ask_shell(h, "pwd | read a; /bin/echo c", options_for(h), "c\n", 0);
     ask_shell(h, "echo d", options_for(h), "d\n", 0);
     fsp_reset_free(h->r);
@@ -94,6 +95,12 @@ static void a_plain_one(struct house *h) {
     serve_asked(h, FAR_PLAIN);
 }
 
+/* By residents. */
+static uint64_t served(const struct house *h) {
+    struct fsp_reset_state state = state_of(h);
+    return state.resets + state.leaves;
+}
+
 /* busy.c: a template that does this, a fork, and residents of it that do that. */
 static void be_busy(struct house *h, unsigned flags, const char *what, const char *then,
                     const char *out, int code) {
@@ -109,7 +116,7 @@ static void be_busy(struct house *h, unsigned flags, const char *what, const cha
         struct fsp_job_options forked = options_for(h);
         forked.reset = NULL;
         ask(h, then_plan, forked, out, code);
-        for (int i = 0; i < 30 && state_of(h).resets < 3 && !state_of(h).off; i++)
+        for (int i = 0; i < 30 && served(h) < 3 && !state_of(h).off; i++)
             ask(h, then_plan, options_for(h), out, code);
         fsp_reset_free(h->r);
         fsp_template_free(h->t);
@@ -124,6 +131,32 @@ static void a_busy_one(struct house *h) {
 
 static void one_that_grows(struct house *h) {
     be_busy(h, FSP_TEMPLATE_FALLBACK, "x", "more", "more\n", 0);
+}
+
+static void one_that_mends(struct house *h) {
+    be_busy(h, FSP_TEMPLATE_FALLBACK, "x", "mend", "mend\n", 0);
+}
+
+static void one_that_leaves(struct house *h) {
+    be_busy(h, FSP_TEMPLATE_FALLBACK, "x", "leave", "leave\n", 0);
+}
+
+static void one_that_looks_around(struct house *h) {
+    be_busy(h, FSP_TEMPLATE_EFFECT | FSP_TEMPLATE_FALLBACK, "around", "around", "text\n", 0);
+}
+
+/* It is no template, and says whose the threads are. */
+static void a_threaded_one(struct house *h) {
+    struct fsp_spec spec = COMMAND(beside_library("busy"), "threads");
+    struct fsp_plan *plan = support_plan(&spec);
+    int r = fsp_template_new(h->e, plan, NULL, library(), 20 * SECOND, 0, &h->t);
+    if (CHECK_INT(r, 0)) {
+        CHECK(WAIT_UNTIL(template_of(h).failures));
+        CHECK_INT(template_of(h).ready, 0);
+        ask(h, plan, options_for(h), "x\n", 0);
+        fsp_template_free(h->t);
+    }
+    fsp_plan_unref(plan);
 }
 
 static void one_that_reads(struct house *h) {
@@ -152,33 +185,68 @@ static void an_effect(struct house *h) {
 }
 
 /* The first fork comes to a checkpoint, and the others are of it; then residents. */
+static void freeze_at_checkpoint(struct house *h, struct fsp_plan *plan, struct fsp_plan *other,
+                                 const char *out) {
+    int r =
+        fsp_template_new(h->e, plan, NULL, library(), 20 * SECOND, FSP_TEMPLATE_CHECKPOINT, &h->t);
+    if (!CHECK_INT(r, 0)) return;
+    CHECK(WAIT_UNTIL(template_of(h).ready || template_of(h).failures));
+    CHECK_INT(fsp_reset_new(h->e, h->t, &h->r), 0);
+    struct fsp_job_options forked = options_for(h), served;
+    forked.in = FSP_IO_PIPE;
+    forked.input = "other text\n";
+    forked.input_len = 11;
+    served = forked;
+    forked.reset = NULL;
+    for (int i = 0; i < 3; i++) ask(h, plan, forked, out, 0);
+    ask(h, other, forked, out, 0);
+    for (int i = 0; i < 30 && state_of(h).resets < 2 && !state_of(h).off; i++)
+        ask(h, plan, served, out, 0);
+    fsp_reset_free(h->r);
+    fsp_template_free(h->t);
+}
+
 static void a_checkpoint(struct house *h) {
-    const char *words = beside_library("words");
-    struct fsp_spec spec = COMMAND(words, text_path), other = spec;
+    struct fsp_spec spec = COMMAND(beside_library("words"), text_path), other = spec;
     other.envp = ARGV("OTHER=1", "PATH=/bin");
     spec.flags |= FSP_FLAG_SETSID;
     other.flags |= FSP_FLAG_SETSID;
     struct fsp_plan *plan = support_plan(&spec), *other_plan = support_plan(&other);
+    freeze_at_checkpoint(h, plan, other_plan, "other\n");
+    fsp_plan_unref(plan);
+    fsp_plan_unref(other_plan);
+}
+
+static void one_of_many_files(struct house *h) {
+    struct fsp_spec spec = COMMAND(beside_library("busy"), "many");
+    spec.flags |= FSP_FLAG_SETSID;
+    struct fsp_plan *plan = support_plan(&spec);
+    freeze_at_checkpoint(h, plan, plan, "many\n");
+    fsp_plan_unref(plan);
+}
+
+/* Nor is it the leader of anything. */
+static void one_that_comes_late(struct house *h) {
+    struct fsp_spec spec = COMMAND(beside_library("busy"), "late");
+    struct fsp_plan *plan = support_plan(&spec);
     int r =
         fsp_template_new(h->e, plan, NULL, library(), 20 * SECOND, FSP_TEMPLATE_CHECKPOINT, &h->t);
     if (CHECK_INT(r, 0)) {
         CHECK(WAIT_UNTIL(template_of(h).ready || template_of(h).failures));
-        CHECK_INT(fsp_reset_new(h->e, h->t, &h->r), 0);
-        struct fsp_job_options forked = options_for(h), served;
-        forked.in = FSP_IO_PIPE;
-        forked.input = "other text\n";
-        forked.input_len = 11;
-        served = forked;
-        forked.reset = NULL;
-        for (int i = 0; i < 3; i++) ask(h, plan, forked, "other\n", 0);
-        ask(h, other_plan, forked, "other\n", 0);
-        for (int i = 0; i < 30 && state_of(h).resets < 2 && !state_of(h).off; i++)
-            ask(h, plan, served, "other\n", 0);
-        fsp_reset_free(h->r);
+        for (int i = 0; i < 3; i++) ask(h, plan, options_for(h), "late\n", 0);
+        CHECK_INT(template_of(h).checkpoints, 0);
         fsp_template_free(h->t);
     }
     fsp_plan_unref(plan);
-    fsp_plan_unref(other_plan);
+}
+
+/* In a group, not a session, of its own. */
+static void one_that_moves_streams(struct house *h) {
+    struct fsp_spec spec = COMMAND(beside_library("busy"), "streams");
+    spec.flags |= FSP_FLAG_SETPGROUP;
+    struct fsp_plan *plan = support_plan(&spec);
+    freeze_at_checkpoint(h, plan, plan, "moved\ncopy\n");
+    fsp_plan_unref(plan);
 }
 
 /* ---- with or without a refusal ---- */
@@ -203,11 +271,18 @@ static void live(const struct refusal *refusal, void (*scene)(struct house *)) {
 #define SCENES(X)                                                                                  \
     X(a_shell)                                                                                     \
     X(an_effect)                                                                                   \
+    X(one_of_many_files)                                                                           \
+    X(one_that_comes_late)                                                                         \
+    X(one_that_moves_streams)                                                                      \
     X(a_checkpoint)                                                                                \
     X(a_comparison)                                                                                \
     X(a_plain_one)                                                                                 \
     X(a_busy_one)                                                                                  \
     X(one_that_grows)                                                                              \
+    X(one_that_mends)                                                                              \
+    X(one_that_leaves)                                                                             \
+    X(a_threaded_one)                                                                              \
+    X(one_that_looks_around)                                                                       \
     X(one_that_reads)
 #define SCENE(name)                                                                                \
     static void name##_scene(const struct refusal *refusal) {                                      \

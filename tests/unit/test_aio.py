@@ -186,7 +186,7 @@ async def test_drain_after_the_end(api: Api, end: str) -> None:
 
 async def test_who_goes_on_writing_is_told(api: Api, caplog: pytest.LogCaptureFixture) -> None:
     """In the log, and not of a few writes."""
-    process = await api.exec("true", stdin=PIPE)
+    process = await api.exec("cat", stdin=PIPE)
     process.stdin.close()
     for _ in range(5):
         process.stdin.write(b"x")
