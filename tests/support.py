@@ -257,6 +257,15 @@ def own_threads() -> dict[int, str]:
     return threads
 
 
+def children_now() -> list[int]:
+    """Of any thread of this process; those that nobody has waited for as well. Linux."""
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            found += [int(pid) for pid in (task / "children").read_text().split()]
+    return found
+
+
 def own_policy() -> int | None:
     """How the calling thread is scheduled (sched(7)), where that can be asked for."""
     try:
@@ -267,10 +276,12 @@ def own_policy() -> int | None:
 
 def policies(pid: int) -> dict[int, int]:
     """How each thread of a process is scheduled: the number of sched(7), by proc(5)."""
-    return {
-        int(task.name): int((task / "stat").read_text().rpartition(")")[2].split()[38])
-        for task in Path(f"/proc/{pid}/task").iterdir()
-    }
+    found = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            stat = (task / "stat").read_text()
+            found[int(task.name)] = int(stat.rpartition(")")[2].split()[38])
+    return found
 
 
 def seen_of_os_error(error: OSError) -> tuple[object, ...]:

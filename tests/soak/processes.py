@@ -103,7 +103,11 @@ def look_at(pid: int) -> Child | None:
 
 def descriptors(of: Pid = "self") -> int:
     """Of all threads: spawners have tables of their own."""
-    return sum(len(os.listdir(task / "fd")) for task in Path(f"/proc/{of}/task").iterdir())
+    found = 0
+    for task in Path(f"/proc/{of}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += len(os.listdir(task / "fd"))
+    return found
 
 
 def threads(of: Pid = "self") -> int:

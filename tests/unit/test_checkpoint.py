@@ -19,7 +19,7 @@ import pytest
 import needs
 from conftest import Run
 from fastspawn import Command, Engine, Limits, Result, Template
-from support import BOUND, async_poll, at_checkpoint, poll
+from support import BOUND, async_poll, at_checkpoint, children_now, poll
 
 pytestmark = needs.templates
 
@@ -498,10 +498,9 @@ def test_many_at_once_and_then_anew(run: Run, tmp_path: Path) -> None:
                 results = await asyncio.gather(*(template.run() for _ in range(30)))
                 assert {r.stdout for r in results} == {b"on\n"}
                 assert template.stats["checkpoints"] == times
-                for task in Path("/proc/self/task").iterdir():
-                    for pid in (task / "children").read_text().split():
-                        with contextlib.suppress(ProcessLookupError):  # one that has retired
-                            os.kill(int(pid), signal.SIGKILL)
+                for pid in children_now():
+                    with contextlib.suppress(ProcessLookupError):  # one that has retired
+                        os.kill(pid, signal.SIGKILL)
                 died = partial(lambda n: template.stats["restarted"] == n, times)
                 await async_poll(died, "it died")
                 await async_poll(lambda: template.stats["ready"] == 1, "there is another")

@@ -23,7 +23,7 @@ import needs
 from conftest import Run
 from fastspawn import Command, Engine, Limits, Result, Template
 from fastspawn._sinks import Run as Sink
-from support import async_poll, longer_times, script
+from support import async_poll, children_now, longer_times, script
 
 pytestmark = needs.residents
 
@@ -322,15 +322,6 @@ def test_what_it_reads_before_the_freeze_changes(run: Run, tmp_path: Path) -> No
     run(main())
 
 
-def children() -> list[int]:
-    """Of this process, of whatever thread."""
-    found = []
-    for task in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{task}/children") as file:
-            found += [int(pid) for pid in file.read().split()]
-    return found
-
-
 def test_kills_at_random(run: Run) -> None:
     async def main() -> None:
         async with resident(["/bin/sh"], size=2) as template:
@@ -348,7 +339,7 @@ def test_kills_at_random(run: Run) -> None:
             for turn in range(40):
                 runs = asyncio.gather(*(one(30 * turn + i) for i in range(30)))
                 await asyncio.sleep(0)
-                pids = children()
+                pids = children_now()
                 if pids:
                     try:
                         os.kill(choose.choice(pids), signal.SIGKILL)
@@ -360,7 +351,7 @@ def test_kills_at_random(run: Run) -> None:
             await until_reset(template, ["-c", "echo a"])
 
     run(main())
-    assert children() == []
+    assert children_now() == []
 
 
 def test_the_engine_goes_on(run: Run) -> None:
@@ -372,7 +363,7 @@ def test_the_engine_goes_on(run: Run) -> None:
                 await until_reset(template)
             result = await engine.run(Command(["/bin/echo", "b"]))
             assert result.stdout == b"b\n"
-            await async_poll(lambda: children() == [], "the end of all residents")
+            await async_poll(lambda: children_now() == [], "the end of all residents")
 
     run(main())
 
