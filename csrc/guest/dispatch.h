@@ -15,8 +15,13 @@
 #include "internal.h"
 
 #if defined(__linux__) && defined(__x86_64__)
+#include <sys/prctl.h>
 #include <ucontext.h>
 
+#ifndef PR_SET_VMA /* Linux 5.17, where it has names for memory */
+#define PR_SET_VMA           0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
 #ifndef PR_SET_SYSCALL_USER_DISPATCH
 #define PR_SET_SYSCALL_USER_DISPATCH 59
 #endif

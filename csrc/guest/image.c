@@ -31,7 +31,7 @@ static bool add_region(char *line, void *arg) {
     if (rest[2] != 'w' || rest[4] != 'p' || is_own(&g)) return true;
     g.prot = PROT_WRITE | (rest[1] == 'r' ? PROT_READ : 0) | (rest[3] == 'x' ? PROT_EXEC : 0);
     g.stack = strstr(rest, "[stack]");
-    g.file = strchr(rest, '/') != NULL;
+    g.file = maps_file(line) != NULL;
     g.first = l->pages;
     l->fits = l->n < MAX_REGIONS;
     if (!l->fits) return false;

@@ -228,7 +228,7 @@ static bool add_former(char *path, size_t size) {
 }
 
 static bool add_mapping(char *line, void *arg) {
-    char *path = strchr(line, '/');
+    char *path = maps_file(line);
     bool *all = arg;
     if (path == NULL || is_nameless(path)) return true;
     size_t size = strlen(path), end = sizeof DELETED - 1;

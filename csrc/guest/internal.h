@@ -203,6 +203,9 @@ bool maps_for_each(bool (*use)(char *line, void *arg), void *arg);
 /* The same; is *all of it in a fork as it is here? */
 bool maps_for_each_forked(bool (*use)(char *line, void *arg), void *arg, bool *all);
 /* In base 16, up to what is no digit. */
+/* The file that is mapped, by the name that the kernel has for it; NULL: none.  Memory may have a
+ * name with a slash, too (PR_SET_VMA). */
+char *maps_file(char *line);
 uintptr_t maps_read_number(const char **at);
 /* What follows it in the line: " rw-p ...". */
 const char *maps_read_range(const char *line, struct range *range);

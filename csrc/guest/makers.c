@@ -39,8 +39,8 @@ static char text[FSP_SNAP_MAKERS_MAX];
 
 /* ---- code that somebody may have a thread begin with ---- */
 
-static const char *path_in(const char *line) {
-    const char *path = strchr(line, '/');
+static const char *path_in(char *line) {
+    const char *path = maps_file(line);
     return path ? path : "";
 }
 
@@ -61,7 +61,7 @@ static bool has(const struct range *range, uintptr_t at) {
 static bool add_code(char *line, void *arg) {
     struct look *look = arg;
     struct range range;
-    const char *rest = maps_read_range(line, &range), *path = path_in(rest);
+    const char *rest = maps_read_range(line, &range), *path = path_in(line);
     if (strncmp(rest, " r-xp", 5) != 0 || *path == '\0' || is_between(path)) return true;
     if (has(&range, (uintptr_t)add_code)) return true; /* our own */
     look->code[look->ncode++] = range;
@@ -137,7 +137,8 @@ struct named {
 static bool name_object(char *line, void *arg) {
     struct named *named = arg;
     struct range range;
-    const char *path = path_in(maps_read_range(line, &range));
+    maps_read_range(line, &range);
+    const char *path = path_in(line);
     if (!has(&range, named->at)) return true;
     size_t n = strlen(path);
     if (n >= named->size) path += n - (named->size - 1);

@@ -62,6 +62,11 @@ bool maps_for_each_forked(bool (*use)(char *line, void *arg), void *arg, bool *a
     return there;
 }
 
+char *maps_file(char *line) {
+    line += strcspn(line, "/[");
+    return *line == '/' ? line : NULL;
+}
+
 uintptr_t maps_read_number(const char **at) {
     uintptr_t n = 0;
     for (;; ++*at) {

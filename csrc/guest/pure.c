@@ -255,6 +255,10 @@ bool pure_make(struct call *c) {
     case SYS_prlimit64:
         return call_pass_if(c, a[0] == 0 && a[2] == 0);
 
+    /* A name of its memory, which a fork's has as well. */
+    case SYS_prctl:
+        return call_pass_if(c, a[0] == PR_SET_VMA && a[1] == PR_SET_VMA_ANON_NAME);
+
     /* What will happen at a signal: a fork has the same. */
     case SYS_rt_sigaction:
         return watched_set_action(c);

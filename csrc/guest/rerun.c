@@ -22,9 +22,6 @@
 #ifndef SYS_USER_DISPATCH
 #define SYS_USER_DISPATCH 2
 #endif
-#ifndef PR_SET_VMA
-#define PR_SET_VMA 0x53564d41
-#endif
 #ifndef SYS_statx
 #define SYS_statx 332
 #endif

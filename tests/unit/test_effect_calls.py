@@ -30,6 +30,7 @@ HEADERS = """
     #include <stdlib.h>
     #include <string.h>
     #include <sys/mman.h>
+    #include <sys/prctl.h>
     #include <sys/random.h>
     #include <sys/stat.h>
     #include <unistd.h>
@@ -42,7 +43,7 @@ HEADERS = """
         return mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
     }
 """
-READLINK, MADVISE, OPENAT, WRITE, GETRANDOM, MMAP = 89, 28, 257, 1, 318, 9
+READLINK, MADVISE, OPENAT, WRITE, GETRANDOM, MMAP, PRCTL = 89, 28, 257, 1, 318, 9, 157
 LOOKS = (4, 5, 262)  # stat, fstat, newfstatat: versions of glibc differ
 
 
@@ -101,6 +102,32 @@ def test_memory_that_was_advised(run: Run, compile_c: Compile, advice: str, stop
         async with Template(command, size=1, at="effect") as template:
             await as_by_exec(template, command)
             assert template.stats["stopped_by"] == stop
+
+    run(main())
+
+
+def test_memory_that_has_a_name(run: Run, compile_c: Compile) -> None:
+    """As PHP's: one of a file's is no file that it came from. Others' prctl(2) are effects."""
+    path = compile_c(
+        """
+        int main(int argc, char **argv) {
+            char *page = map(MAP_PRIVATE), want[64], found = 0;
+            snprintf(want, sizeof want, "%lx-", (unsigned long)page);
+            int named = prctl(0x53564d41, 0, page, 4096, "/nowhere/at all") == 0;
+            if (argc > 1) prctl(PR_SET_NAME, "other");
+            FILE *maps = fopen("/proc/self/maps", "r");
+            while (fgets(text, sizeof text, maps))
+                if (strncmp(text, want, strlen(want)) == 0) found = !!strchr(text, '/');
+            say("%d", found == named);
+        }"""
+    )
+
+    async def main() -> None:
+        for command, stop in (Command([path]), OPENAT), (Command([path, "x"]), PRCTL):
+            async with Template(command, size=1, at="effect") as template:
+                assert (await as_by_exec(template, command)).stdout == b"1"
+                assert template.stats["stopped_by"] == stop
+                assert template.stats["direct"] == 0
 
     run(main())
 
