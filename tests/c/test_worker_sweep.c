@@ -177,10 +177,12 @@ static void serve(const struct request *q) {
 /* ---- scenes ---- */
 
 static void some_requests(void) {
+    /* The fourth ends, and its pipes do not. */
     const struct request all[] = {
         {"pipe",    "pipe", "/bin/sh",  "cat; echo e >&2; exit 3", "text\n", 0,       "text\n", "e\n", 0,      3       },
         {"discard", "null", "/bin/sh",  "echo a; echo b >&2",      NULL,     0,       "a\n",    "",    0,      0       },
         {"merge",   "null", "/bin/sh",  "echo a; echo b >&2",      NULL,     0,       "a\nb\n", "",    0,      0       },
+        {"pipe",    "null", "/bin/sh",  "sleep 1000 & echo a",     NULL,     0,       "a\n",    "",    0,      0       },
         {"discard", "null", "/nowhere", "",                        NULL,     0,       "",       "",    ENOENT, 0       },
         {"discard", "null", "/bin/sh",  "exec sleep 1000",         NULL,     SIGTERM, "",       "",    0,      -SIGTERM},
         {"pipe",    "pipe", "/bin/sh",  "exec cat",                much,     0,       much,     "",    0,      0       },

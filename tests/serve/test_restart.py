@@ -124,6 +124,25 @@ def test_stop_during_a_restart(start: Serve) -> None:
         assert idle.ended()
 
 
+def test_asked_for_again(start: Serve, tmp_path: Path) -> None:
+    """While workers start, at first and in a restart: they may have begun before what is new."""
+    errors = tmp_path / "errors"
+
+    def restarts() -> int:
+        return errors.read_text().count("restarted the workers")
+
+    with errors.open("wb") as file:
+        server = start("--workers", "3", stderr=file.fileno())
+    poll(lambda: workers(server), "a worker's start")
+    server.signal(signal.SIGUSR2)
+    poll(lambda: restarts() == 1, "a restart", 60)
+    before = workers(server)
+    server.signal(signal.SIGUSR2)
+    poll(lambda: workers(server) - before, "a new worker")
+    server.signal(signal.SIGUSR2)
+    poll(lambda: restarts() == 3, "two more", 60)
+
+
 def kill_a_new_worker(server: Server) -> bool:
     """Before it serves. False: it was too late, and all have been restarted."""
     before, heard = workers(server), len(server.errors())

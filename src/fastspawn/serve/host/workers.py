@@ -74,6 +74,7 @@ class Supervisor:
         """When the next sign of life is due."""
         self._serving = False
         self._to_replace: list[int] = []
+        self._replace_again = False
         """Places whose workers are to be replaced, the next one last."""
         self._fresh: Worker | None = None
         """The one that will take the next place, once it serves."""
@@ -188,6 +189,7 @@ class Supervisor:
         self._fresh = None
         self._to_replace.clear()
         say(f"not restarted: {why}")
+        self._replaced()
 
     def _all(self) -> list[Worker]:
         fresh = [] if self._fresh is None else [self._fresh]
@@ -243,6 +245,7 @@ class Supervisor:
                 self._notifier.ready()
                 if self._notifier.watchdog is not None:
                     self._sign()
+                self._replaced()
             return
         self._selector.unregister(worker.link)
         pid = worker.process.pid
@@ -286,19 +289,28 @@ class Supervisor:
         self._notifier.ready()
 
     def _replace(self) -> None:
-        """Put a new worker in the place of each, one after the other."""
-        if self._signals or not self._serving:
+        """Put a new worker in the place of each, one after the other; after those that are just
+        starting, which may have begun with what was there before."""
+        if self._signals:
             return
-        if self._fresh is not None:
-            say("workers are being restarted already")
+        if not self._serving or self._fresh is not None:
+            self._replace_again = True
+            say("workers are starting: they are restarted after that")
             return
         say("restarting the workers")
         self._to_replace = list(range(len(self._workers)))[::-1]
         self._replace_next()
 
+    def _replaced(self) -> None:
+        """All that were starting serve, or did not come to that."""
+        if self._replace_again:
+            self._replace_again = False
+            self._replace()
+
     def _replace_next(self) -> None:
         if not self._to_replace or self._signals:
             say("restarted the workers")
+            self._replaced()
             return
         old = self._workers[self._to_replace[-1]]
         self._fresh = Worker(old.number, old.sockets)
