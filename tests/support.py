@@ -257,15 +257,6 @@ def own_threads() -> dict[int, str]:
     return threads
 
 
-def children_now() -> list[int]:
-    """Of any thread of this process; those that nobody has waited for as well. Linux."""
-    found = []
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-            found += [int(pid) for pid in (task / "children").read_text().split()]
-    return found
-
-
 def own_policy() -> int | None:
     """How the calling thread is scheduled (sched(7)), where that can be asked for."""
     try:

@@ -19,7 +19,8 @@ import pytest
 import needs
 from conftest import Run
 from fastspawn import Command, Engine, Limits, Result, Template
-from support import BOUND, async_poll, at_checkpoint, children_now, poll
+from soak.processes import children
+from support import BOUND, async_poll, at_checkpoint, poll
 
 pytestmark = needs.templates
 
@@ -498,7 +499,7 @@ def test_many_at_once_and_then_anew(run: Run, tmp_path: Path) -> None:
                 results = await asyncio.gather(*(template.run() for _ in range(30)))
                 assert {r.stdout for r in results} == {b"on\n"}
                 assert template.stats["checkpoints"] == times
-                for pid in children_now():
+                for pid in children():
                     with contextlib.suppress(ProcessLookupError):  # one that has retired
                         os.kill(pid, signal.SIGKILL)
                 died = partial(lambda n: template.stats["restarted"] == n, times)

@@ -23,7 +23,8 @@ import needs
 from conftest import Run
 from fastspawn import Command, Engine, Limits, Result, Template
 from fastspawn._sinks import Run as Sink
-from support import async_poll, children_now, longer_times, script
+from soak.processes import children
+from support import async_poll, longer_times, script
 
 pytestmark = needs.residents
 
@@ -339,7 +340,7 @@ def test_kills_at_random(run: Run) -> None:
             for turn in range(40):
                 runs = asyncio.gather(*(one(30 * turn + i) for i in range(30)))
                 await asyncio.sleep(0)
-                pids = children_now()
+                pids = children()
                 if pids:
                     try:
                         os.kill(choose.choice(pids), signal.SIGKILL)
@@ -351,7 +352,7 @@ def test_kills_at_random(run: Run) -> None:
             await until_reset(template, ["-c", "echo a"])
 
     run(main())
-    assert children_now() == []
+    assert children() == []
 
 
 def test_the_engine_goes_on(run: Run) -> None:
@@ -363,7 +364,7 @@ def test_the_engine_goes_on(run: Run) -> None:
                 await until_reset(template)
             result = await engine.run(Command(["/bin/echo", "b"]))
             assert result.stdout == b"b\n"
-            await async_poll(lambda: children_now() == [], "the end of all residents")
+            await async_poll(lambda: children() == [], "the end of all residents")
 
     run(main())
 

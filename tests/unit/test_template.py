@@ -19,7 +19,8 @@ import pytest
 import needs
 from conftest import Run
 from fastspawn import Command, Engine, Result, Template, TemplateError
-from support import BOUND, async_poll, at_checkpoint, children_now, policies
+from soak.processes import children
+from support import BOUND, async_poll, at_checkpoint, policies
 
 pytestmark = needs.templates
 
@@ -173,7 +174,7 @@ def test_no_child_is_scheduled_as_its_spawner(run: Run) -> None:
 def test_a_template_process_that_dies_is_replaced(run: Run) -> None:
     async def main() -> None:
         async with Template(["sh", "-c", "echo $PPID"], size=1) as template:
-            (before,) = children_now()
+            (before,) = children()
             os.kill(before, signal.SIGKILL)
             await async_poll(lambda: template.stats["restarted"] == 1, "it was seen to die")
             assert (await template.run()).stdout == b"%d\n" % os.getpid()
