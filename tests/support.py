@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from fastspawn import Result, Template, _core
+from soak.processes import children as children_of
 
 BOUND = 45.0
 """Seconds after which something that has not happened never will, however busy the machine. What is
@@ -192,10 +193,9 @@ def is_alive(pid: int) -> bool:
     """A zombie is not."""
     if LINUX:
         try:
-            stat = Path(f"/proc/{pid}/stat").read_text()
+            return _name_and_state(pid)[1] not in "ZX"
         except (FileNotFoundError, ProcessLookupError):
             return False
-        return stat.rpartition(")")[2].split()[0] not in "ZX"
     state = _ps("-o", "stat=", "-p", str(pid)).strip()
     return bool(state) and not state.startswith("Z")
 
@@ -233,10 +233,33 @@ def _has_children() -> bool:
     return True
 
 
+KNOWS_CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children").exists()
+"""proc(5): since Linux 3.5, where it was built with CONFIG_PROC_CHILDREN."""
+
+
 def own_children() -> dict[int, str]:
-    """Process id, state and name of each child of this process, zombies included."""
+    """Name and state of each child of this process, zombies included."""
     if hasattr(os, "waitid") and not _has_children():
         return {}
+    return _children_by_proc() if KNOWS_CHILDREN else _children_by_ps()
+
+
+def _children_by_proc() -> dict[int, str]:
+    found = {}
+    for pid in children_of():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it was just reaped
+            name, state = _name_and_state(pid)
+            found[pid] = f"{name} (state {state})"
+    return found
+
+
+def _name_and_state(pid: int) -> tuple[str, str]:
+    stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    name, _, rest = stat.partition("(")[2].rpartition(")")
+    return name, rest.split()[0]
+
+
+def _children_by_ps() -> dict[int, str]:
     me = str(os.getpid())
     rows = [line.split(None, 3) for line in _ps("-A", "-o", "pid=,ppid=,stat=,comm=").splitlines()]
     return {

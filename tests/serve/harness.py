@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from support import LINUX
+from soak.processes import children as children_of
+from support import KNOWS_CHILDREN, LINUX
 
 BOUND = 45.0
 """Seconds after which something that has not happened never will, however busy the machine. What is
@@ -107,10 +108,9 @@ def alive(pid: int) -> bool:
 
 def children(pid: int) -> dict[int, str]:
     """Process id and state of each child, zombies included."""
-    if LINUX:
-        processes = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
-        found = {process: stat(process) for process in processes}
-        return {process: now[1] for process, now in found.items() if now and now[0] == pid}
+    if KNOWS_CHILDREN:
+        found = {child: stat(child) for child in children_of(pid)}
+        return {child: now[1] for child, now in found.items() if now}
     lines = subprocess.run(
         ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
     ).stdout.splitlines()

@@ -25,11 +25,11 @@ from fastspawn import (
     Command,
     Engine,
     Limits,
-    PoolJob,
     ResettablePool,
     WorkerError,
 )
 from fastspawn._resettable.protocol import group
+from sinks import Sink
 from support import BOUND, async_poll, gone, is_alive, longer_times, poll, sh
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "workers"
@@ -56,30 +56,6 @@ def workers(pool: ResettablePool) -> list[int]:
 def pid_in(path: Path) -> int:
     text = path.read_text() if path.exists() else ""
     return int(text) if text.endswith("\n") else 0
-
-
-class Sink:
-    """Gathers what a job tells."""
-
-    def __init__(self) -> None:
-        self.output = b""
-        self.ended: asyncio.Future[PoolJob] = asyncio.get_running_loop().create_future()
-        self.drained = asyncio.Event()
-
-    def on_output(self, data: bytes) -> None:
-        self.output += data
-
-    def on_errors(self, data: bytes) -> None:
-        pass
-
-    def on_drain(self) -> None:
-        self.drained.set()
-
-    def on_exit(self, job: Any) -> None:
-        self.ended.set_result(job)
-
-
-# ---- what every worker does
 
 
 async def test_a_command_runs(worker: list[str] | None) -> None:
@@ -460,51 +436,6 @@ async def test_an_engine_that_others_use(engine: Engine) -> None:
     await pool.close()
     await gone(*pids)
     assert engine.live == 0
-
-
-async def test_an_input_is_bytes(engine: Engine) -> None:
-    """And no number of zeros."""
-    async with ResettablePool(["cat"], size=1, engine=engine) as pool:
-        for wrong in (5, [1], "x"):
-            with pytest.raises(TypeError):
-                await pool.run(wrong)  # type: ignore[arg-type]
-        sink = Sink()
-        job = pool.submit(sink, STREAM)
-        with pytest.raises(TypeError):
-            job.write(5)  # type: ignore[arg-type]
-        job.write(memoryview(b"abcd")[::3])
-        job.write_eof()
-        await sink.ended
-        assert sink.output == b"ad"
-
-
-async def test_what_is_written_after_the_end(engine: Engine) -> None:
-    """It goes nowhere, and whoever writes hears of it."""
-    async with ResettablePool(["cat"], size=1, engine=engine) as pool:
-        for kind in (STREAM, b"all", None):
-            sink = Sink()
-            job = pool.submit(sink, kind)
-            if kind is STREAM:
-                job.write(b"all")
-                job.write_eof()
-            for _ in range(2):
-                with pytest.raises(BrokenPipeError):
-                    job.write(bytes(300_000))
-            ended = await sink.ended
-            assert (sink.output, ended.returncode) == (b"all" if kind else b"", 0)
-
-
-async def test_when_it_does_not_run(engine: Engine) -> None:
-    pool = ResettablePool(["cat"], size=1, engine=engine)
-    for _ in range(2):
-        for args in (None, ["-"]):
-            with pytest.raises(RuntimeError, match="not running"):
-                await pool.run(args=args)
-        await pool.start()
-        with pytest.raises(RuntimeError, match="running already"):
-            await pool.start()
-        assert (await pool.run(b"x")).stdout == b"x"
-        await pool.close()
 
 
 async def test_an_engine_that_closes_at_the_start() -> None:

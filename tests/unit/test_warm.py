@@ -9,12 +9,12 @@ import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conftest import Run
 from fastspawn import STREAM, Command, Engine, Job, Limits, WarmPool
+from sinks import Sink
 from support import BOUND, async_poll, gone, is_alive, longer_times, poll, sh
 
 CAT = ["sh", "-c", 'echo "$$"; cat']
@@ -44,28 +44,6 @@ def kill(pid: int) -> None:
     """And see it dead, before the event loop can hear of it."""
     os.kill(pid, signal.SIGKILL)
     poll(lambda: not is_alive(pid), "it has died")
-
-
-class Sink:
-    """Gathers what a job tells."""
-
-    def __init__(self) -> None:
-        self.output = b""
-        self.ended: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
-        self.drained = asyncio.Event()
-
-    def on_output(self, data: bytes) -> None:
-        self.output += data
-
-    def on_errors(self, data: bytes) -> None:
-        pass
-
-    def on_drain(self) -> None:
-        self.drained.set()
-
-    def on_exit(self, job: Any) -> None:
-        self.output += job.output
-        self.ended.set_result(job)
 
 
 @pytest.mark.parametrize("command", RUNTIMES, ids=lambda command: Path(command[0]).name)
@@ -341,51 +319,6 @@ async def test_closing_the_engine_ends_all() -> None:
         task = asyncio.create_task(pool.run(b"\n"))
         await async_poll(lambda: pool.stats["spares"] == 1 and spares(pool) != [pid], "it runs")
     assert (await task).cancelled
-
-
-async def test_an_input_is_bytes(engine: Engine) -> None:
-    """And no number of zeros."""
-    async with WarmPool(["cat"], size=1, engine=engine) as pool:
-        for wrong in (5, [1], "x"):
-            with pytest.raises(TypeError):
-                await pool.run(wrong)  # type: ignore[arg-type]
-        sink = Sink()
-        job = pool.submit(sink, STREAM)
-        with pytest.raises(TypeError):
-            job.write(5)  # type: ignore[arg-type]
-        job.write(memoryview(b"abcd")[::3])
-        job.write_eof()
-        await sink.ended
-        assert sink.output == b"ad"
-
-
-async def test_what_is_written_after_the_end(engine: Engine) -> None:
-    """It goes nowhere, and whoever writes hears of it."""
-    async with WarmPool(["cat"], size=1, engine=engine) as pool:
-        for kind in (STREAM, b"all", None):
-            sink = Sink()
-            job = pool.submit(sink, kind)
-            if kind is STREAM:
-                job.write(b"all")
-                job.write_eof()
-            for _ in range(2):
-                with pytest.raises(BrokenPipeError):
-                    job.write(bytes(300_000))
-            ended = await sink.ended
-            assert (sink.output, ended.returncode) == (b"all" if kind else b"", 0)
-
-
-async def test_when_it_does_not_run(engine: Engine) -> None:
-    pool = WarmPool(["cat"], size=1, engine=engine)
-    for _ in range(2):
-        for args in (None, ["-"]):
-            with pytest.raises(RuntimeError, match="not running"):
-                await pool.run(args=args)
-        await pool.start()
-        with pytest.raises(RuntimeError, match="running already"):
-            await pool.start()
-        assert (await pool.run(b"x")).stdout == b"x"
-        await pool.close()
 
 
 async def test_an_engine_that_closes_at_the_start() -> None:
