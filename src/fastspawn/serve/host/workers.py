@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 _PATIENCE: Final = 10.0
 """Seconds for a worker to leave after all its own time limits have passed."""
 
-
 _LOOK: Final = 1.0
 """Seconds between looks at lines that were lost: whether others are taken by now."""
 
@@ -74,8 +73,9 @@ class Supervisor:
         """When the next sign of life is due."""
         self._serving = False
         self._to_replace: list[int] = []
-        self._replace_again = False
         """Places whose workers are to be replaced, the next one last."""
+        self._replace_again = False
+        """They are asked for once more, while some were starting."""
         self._fresh: Worker | None = None
         """The one that will take the next place, once it serves."""
         self._retired: list[Worker] = []
