@@ -13,22 +13,9 @@
 #ifdef FSP_HAVE_RESIDENTS
 #define SYS_BIT SIGNAL_BIT(SIGSYS)
 
-static inline bool call_answer(struct call *c, long result) {
-    c->result = result;
-    return true;
-}
-
 /* For the program there is none of ours. */
 static inline bool call_pass_of(struct call *c, long fd) {
     return reset_is_own(fd) ? call_answer(c, -EBADF) : call_pass(c);
-}
-
-/* May so many bytes be read?  The kernel looks, and does nothing: there is no such way. */
-static inline bool call_can_read(const void *at, size_t size) {
-    const uint64_t *first = at;
-    const uint64_t *last = (const void *)((const char *)at + size - sizeof *last);
-    return raw(rt_sigprocmask, -1, first, NULL, sizeof *first) == -EINVAL &&
-           raw(rt_sigprocmask, -1, last, NULL, sizeof *last) == -EINVAL;
 }
 
 /* ---- descriptors.c ---- */

@@ -90,7 +90,8 @@ static bool is_same_file(int fd, int saved) {
 
 static bool is_same_frozen(const struct frozen *f) {
     long flags = raw(fcntl, f->fd, F_GETFD);
-    if (flags < 0 || !(flags & FD_CLOEXEC) != !f->flags || !is_same_file(f->fd, f->saved))
+    bool same = f->type ? sockets_type(f->fd) == f->type : is_same_file(f->fd, f->saved);
+    if (!same || flags < 0 || !(flags & FD_CLOEXEC) != !f->flags)
         return differ(FSP_RESIDENT_FDS, (uint64_t)f->fd);
     if (f->own && raw(lseek, f->fd, 0, SEEK_CUR) != f->at)
         return differ(FSP_RESIDENT_FDS, (uint64_t)f->fd);

@@ -4,6 +4,7 @@
  *
  *   effect.c    the watch: its signals come here, and it ends before the first effect
  *   pure.c      the calls that are none: made, and what they make of the process noted
+ *   sockets.c   those that ask for a service, and find that it is not there
  *   watched.c   the signals by which it is watched, and what the program believes of them
  *   held.c      locks that the program holds where it stops
  *
@@ -55,17 +56,42 @@ static inline bool call_pass(struct call *c) {
     return true;
 }
 
+static inline bool call_answer(struct call *c, long result) {
+    c->result = result;
+    return true;
+}
+
 static inline bool call_pass_if(struct call *c, bool allowed) {
     return allowed && call_pass(c);
+}
+
+/* May so many bytes be read?  The kernel looks, and does nothing: there is no such way. */
+static inline bool call_can_read(const void *at, size_t size) {
+    const uint64_t *first = at;
+    const uint64_t *last = (const void *)((const char *)at + size - sizeof *last);
+    return raw(rt_sigprocmask, -1, first, NULL, sizeof *first) == -EINVAL &&
+           raw(rt_sigprocmask, -1, last, NULL, sizeof *last) == -EINVAL;
 }
 
 /* ---- pure.c ---- */
 
 /* False: it is an effect, and was not made. */
 bool pure_make(struct call *c);
+/* It tells of this process's mappings. */
+bool pure_reads_maps(const struct call *c);
 /* What was opened so, and is open. */
 bool pure_has_opened(int fd);
 void pure_reopen(uint32_t slot); /* in a fork */
+
+/* ---- sockets.c ---- */
+
+/* These make the call if it is none that others could notice. */
+bool sockets_make(struct call *c);
+bool sockets_connect(struct call *c);
+bool sockets_close(struct call *c);
+/* One that was made so, and is open. */
+bool sockets_has(long fd);
+void sockets_renew_all(uint32_t slot); /* in a fork */
 
 /* ---- watched.c ---- */
 

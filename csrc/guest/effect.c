@@ -29,6 +29,14 @@ static struct {
     unsigned calls;
 } watch;
 
+static void show_clock(void) {
+    if (watch.vdso) raw(mprotect, watch.vdso, watch.vdso_size, PROT_READ | PROT_EXEC);
+}
+
+static bool hide_clock(void) {
+    return watch.vdso == NULL || raw(mprotect, watch.vdso, watch.vdso_size, PROT_NONE) == 0;
+}
+
 /* The program does not run on in this process, so it need not be watched any more; what runs here
  * are the handlers that libraries have for forks. */
 static void unwatch(void) {
@@ -36,7 +44,7 @@ static void unwatch(void) {
     watched_restore();
     raw(prctl, PR_SET_TSC, PR_TSC_ENABLE, 0, 0, 0);
     if (!fresh_show()) serve_refuse(FSP_REFUSED_MEMORY); /* forks write there */
-    if (watch.vdso) raw(mprotect, watch.vdso, watch.vdso_size, PROT_READ | PROT_EXEC);
+    show_clock();
 }
 
 static void stop(int before, ucontext_t *context) {
@@ -58,11 +66,22 @@ static void stop(int before, ucontext_t *context) {
     *(uint64_t *)&context->uc_sigmask |= resident_mask(watched_blocked());
 }
 
+/* ... with what the program is told of its mappings as in a fork, where nothing is hidden. */
+static bool make(struct call *c) {
+    if (!pure_reads_maps(c)) return pure_make(c);
+    show_clock();
+    rdrand_uncover();
+    pure_make(c);
+    if (!hide_clock()) serve_refuse(FSP_REFUSED_VDSO);
+    if (!rdrand_cover()) serve_refuse(FSP_REFUSED_DRAWN);
+    return true;
+}
+
 static void on_call(int sig, siginfo_t *info, void *context) {
     greg_t *r = ((ucontext_t *)context)->uc_mcontext.gregs;
     struct call call = call_of(info, context);
     (void)sig;
-    if (info->si_arch == AUDIT_ARCH_X86_64 && pure_make(&call)) {
+    if (info->si_arch == AUDIT_ARCH_X86_64 && make(&call)) {
         r[REG_RAX] = call.result;
         watch.calls++;
         return;
@@ -115,9 +134,8 @@ enum fsp_refusal effect_watch(void) {
     if (dlsym(RTLD_DEFAULT, "gnu_get_libc_version") == NULL) return FSP_REFUSED_LIBC;
     if (!plain_can()) return FSP_REFUSED_DISPATCH;
     find_random();
-    if (maps_find_vdso(&watch.vdso, &watch.vdso_size) &&
-        raw(mprotect, watch.vdso, watch.vdso_size, PROT_NONE) < 0)
-        return FSP_REFUSED_VDSO;
+    maps_find_vdso(&watch.vdso, &watch.vdso_size);
+    if (!hide_clock()) return FSP_REFUSED_VDSO;
     if (!rdrand_hide_mapped()) return FSP_REFUSED_DRAWN;
     if (watched_install(on_call, on_fault) < 0) return FSP_REFUSED_DISPATCH;
     if (raw(prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0) < 0) return FSP_REFUSED_TSC;

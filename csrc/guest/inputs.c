@@ -161,7 +161,11 @@ bool inputs_add_here(const char *path) {
 
 bool inputs_add_processors(const void *mask, size_t size) {
     return add_known("the processors that it may use", FSP_SNAP_PROCESSORS,
-                     fsp_snap_processors(mask, size));
+                     fsp_snap_told(mask, size));
+}
+
+bool inputs_add_names(const void *names, size_t size) {
+    return add_known("what uname says", FSP_SNAP_NAMES, fsp_snap_told(names, size));
 }
 
 /* The directory by its name, or its own if the program has gone elsewhere; its length, or 0. */

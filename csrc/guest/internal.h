@@ -171,6 +171,7 @@ bool inputs_add(const char *path, unsigned how);
 bool inputs_add_here(const char *path);
 /* Of so many bytes. */
 bool inputs_add_processors(const void *mask, size_t size);
+bool inputs_add_names(const void *names, size_t size);
 /* The program, its libraries, and whatever else is mapped.  Not FSP_REFUSED_NOT: that cannot be
  * known, or (unless `late`: as after any fork) a fork would not have all of it. */
 enum fsp_refusal inputs_add_mapped(bool late);
@@ -266,6 +267,13 @@ long copies_follow(void);
 /* This one, above 2, is a copy. */
 bool copies_has(int fd);
 
+/* ---- sockets.c: sockets that a program has made, and that are connected to nothing yet ---- */
+
+/* Its type and SOCK_NONBLOCK; 0: it is none of these. */
+int sockets_type(int fd);
+/* Another one in its place, with O_CLOEXEC or no flag.  0 or -errno. */
+long sockets_renew(int fd, int type, int flags);
+
 /* ---- rdrand.c: the processor's random numbers (x86-64) ---- */
 
 #ifdef __x86_64__
@@ -281,6 +289,10 @@ void rdrand_forget(char *start, char *end);
 bool rdrand_is_passed(int sig, const siginfo_t *info, ucontext_t *context);
 /* Or, as it was not passed, of what draws? */
 bool rdrand_is_met(int sig, const siginfo_t *info, const ucontext_t *context);
+/* For a moment, in which nothing of the program runs, what is hidden is shown; false: it can't be
+ * hidden again. */
+void rdrand_uncover(void);
+bool rdrand_cover(void);
 /* All of it is code again, also where the program goes on. */
 void rdrand_show(ucontext_t *context);
 #endif

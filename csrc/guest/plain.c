@@ -3,6 +3,7 @@
  * a link of an ordinary file system, or nothing at all.
  *
  * A directory in which everyone writes (/tmp) is none of these: what stat(2) says of it is news.
+ * /dev/null is one, which nobody changes by reading or writing.
  *
  * The way to it counts as well.  What /proc/self/fd and its like lead to is another file for each
  * process, so such a name is not plain, but for that of the program's own file: forks run the same.
@@ -11,6 +12,7 @@
 
 #ifdef __linux__
 
+#include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
 /* A file system whose files are their names' content, and not the kernel's news (statfs(2)). */
@@ -47,11 +49,16 @@ static long find(const char *path, bool follow) {
     return raw(openat2, AT_FDCWD, path, &how, sizeof how);
 }
 
+static bool is_null(const struct stat *st) {
+    return S_ISCHR(st->st_mode) && st->st_rdev == makedev(1, 3);
+}
+
 static bool is_ordinary(int fd) {
     struct stat st;
     struct statfs fs;
     if (raw(newfstatat, fd, "", &st, AT_EMPTY_PATH) < 0 || raw(fstatfs, fd, &fs) < 0) return false;
-    if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) && !S_ISLNK(st.st_mode)) return false;
+    if (!S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode) && !S_ISLNK(st.st_mode) && !is_null(&st))
+        return false;
     if (S_ISDIR(st.st_mode) && st.st_mode & S_IWOTH) return false;
     for (size_t i = 0; i < sizeof file_systems / sizeof *file_systems; i++)
         if (file_systems[i] == (long)fs.f_type) return true;

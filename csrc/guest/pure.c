@@ -13,27 +13,36 @@
 #if defined(__linux__) && defined(__x86_64__)
 #include <asm/prctl.h>
 #include <linux/futex.h>
+#include <sys/utsname.h>
 
 #define PAGE   4096
 #define MAX_FD 128
 
+enum kind {
+    NONE,
+    A_FILE, /* or a directory */
+    MAPS    /* of this process, whose forks have the same mappings */
+};
+
 static struct {
-    bool is[MAX_FD];
+    char kind[MAX_FD];
     int n; /* one more than the highest that was ever opened */
 } opened;
 
-static bool is_opened(long fd) {
-    return fd >= 0 && fd < MAX_FD && opened.is[fd];
+static enum kind kind_of(long fd) {
+    return fd >= 0 && fd < MAX_FD ? (enum kind)opened.kind[fd] : NONE;
 }
 
-/* A file to be read (or a directory, but not its entries): noted, with its absence if it is not
- * there. */
-static bool open_file(struct call *c, int dir, const char *path, long flags) {
-    const long harmless = O_RDONLY | O_CLOEXEC | O_NOCTTY | 0100000 /* O_LARGEFILE */;
-    char buf[PATH_MAX];
-    const char *name = flags & ~harmless ? NULL : plain_name(path, true, buf, sizeof buf);
-    if (name == NULL || (dir != AT_FDCWD && *path != '/')) return false;
-    if (!inputs_add(name, FSP_SNAP_FOLLOW)) return false;
+static bool is_opened(long fd) {
+    return kind_of(fd) != NONE;
+}
+
+static bool is_file(long fd) {
+    return kind_of(fd) == A_FILE;
+}
+
+/* What the call opens. */
+static bool take(struct call *c, enum kind kind) {
     call_pass(c);
     if (c->result < 0) return true;
     if (c->result >= MAX_FD || c->result < 3) {
@@ -41,12 +50,33 @@ static bool open_file(struct call *c, int dir, const char *path, long flags) {
         return false;
     }
     if (c->result >= opened.n) opened.n = (int)c->result + 1;
-    return opened.is[c->result] = true;
+    opened.kind[c->result] = (char)kind;
+    return true;
+}
+
+/* A stack is guarded by who knows where it ends (libsigsegv: grep, diff, m4). */
+static const char maps[] = "/proc/self/maps";
+
+static bool is_maps(const char *path) {
+    struct stat st; /* the kernel reads the path, which may be nowhere */
+    return raw(newfstatat, AT_FDCWD, path, &st, 0) == 0 && strcmp(path, maps) == 0;
+}
+
+/* A file to be read (or a directory, but not its entries): noted, with its absence if it is not
+ * there. */
+static bool open_file(struct call *c, int dir, const char *path, long flags) {
+    const long harmless = O_RDONLY | O_CLOEXEC | O_NOCTTY | 0100000 /* O_LARGEFILE */;
+    char buf[PATH_MAX];
+    if (flags & ~harmless) return false;
+    const char *name = plain_name(path, true, buf, sizeof buf);
+    if (name == NULL) return is_maps(path) && take(c, MAPS);
+    if (dir != AT_FDCWD && *path != '/') return false;
+    return inputs_add(name, FSP_SNAP_FOLLOW) && take(c, A_FILE);
 }
 
 static bool close_file(struct call *c) {
     if (!is_opened(c->arg[0])) return false;
-    opened.is[c->arg[0]] = false;
+    opened.kind[c->arg[0]] = NONE;
     return call_pass(c);
 }
 
@@ -91,7 +121,7 @@ static bool map_memory(struct call *c) {
     long prot = c->arg[2], flags = c->arg[3];
     bool mine = flags & MAP_PRIVATE || !(prot & PROT_WRITE);
     bool pure = flags & MAP_ANONYMOUS ? flags & MAP_PRIVATE || (flags & MAP_TYPE) == MAP_DROPPABLE
-                                      : mine && is_opened((int)c->arg[4]);
+                                      : mine && is_file((int)c->arg[4]);
     if (!call_pass_if(c, pure && !(flags & MAP_LOCKED))) return false;
     bool made = c->result >= 0 || c->result < -4095;
     if (made && !note_memory(c->result, c->arg[1], prot)) serve_refuse(FSP_REFUSED_DRAWN);
@@ -155,7 +185,7 @@ static bool query_descriptor(struct call *c) {
     long command = c->arg[1];
     if (streams_ask_flags(c->arg[0], command, &c->result)) return true;
     bool pure = command == F_GETFD || command == F_SETFD || command == F_GETFL;
-    return call_pass_if(c, pure && is_opened(c->arg[0]));
+    return call_pass_if(c, pure && (is_opened(c->arg[0]) || sockets_has(c->arg[0])));
 }
 
 static bool poll_streams(struct call *c) {
@@ -175,6 +205,16 @@ static bool say_processors(struct call *c) {
     if (c->arg[0] != 0 && c->arg[0] != raw(gettid, 0)) return false;
     return call_pass(c) && c->result > 0 &&
            inputs_add_processors((const void *)c->arg[2], (size_t)c->result);
+}
+
+static bool say_names(struct call *c) {
+    return call_pass(c) && c->result == 0 &&
+           inputs_add_names((const void *)c->arg[0], sizeof(struct utsname));
+}
+
+bool pure_reads_maps(const struct call *c) {
+    bool reads = c->nr == SYS_read || c->nr == SYS_readv || c->nr == SYS_pread64;
+    return reads && kind_of(c->arg[0]) == MAPS;
 }
 
 bool pure_make(struct call *c) {
@@ -199,20 +239,27 @@ bool pure_make(struct call *c) {
     case SYS_openat:
         return open_file(c, (int)a[0], (const char *)a[1], a[2]);
     case SYS_close:
-        return close_file(c);
+        return close_file(c) || sockets_close(c);
     case SYS_read:
     case SYS_readv:
     case SYS_pread64:
     case SYS_lseek:
     case SYS_fstat:
-    case SYS_fadvise64:
         return call_pass_if(c, is_opened(a[0]));
+    case SYS_fadvise64:
+        return call_pass_if(c, is_file(a[0]));
     case SYS_fcntl:
         return query_descriptor(c);
 
+    /* Services that are not there. */
+    case SYS_socket:
+        return sockets_make(c);
+    case SYS_connect:
+        return sockets_connect(c);
+
     /* What its standard streams are not. */
     case SYS_ioctl:
-        return streams_ask_device(a[0], is_opened(a[0]), (unsigned)a[1], a[2], &c->result);
+        return streams_ask_device(a[0], is_file(a[0]), (unsigned)a[1], a[2], &c->result);
     case SYS_poll:
         return poll_streams(c);
 
@@ -241,6 +288,8 @@ bool pure_make(struct call *c) {
         return say_where(c);
     case SYS_sched_getaffinity:
         return say_processors(c);
+    case SYS_uname:
+        return say_names(c);
 
     /* What cannot change from outside: whose it is, and its limits. */
     case SYS_getuid:
@@ -292,7 +341,7 @@ static void reopen(int fd, uint32_t slot) {
     if (fd >= 10) *digit++ = (char)('0' + fd / 10 % 10);
     *digit = (char)('0' + fd % 10);
     long cloexec = raw(fcntl, fd, F_GETFD), at = raw(lseek, fd, 0, SEEK_CUR);
-    long own = raw(openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+    long own = raw(openat, AT_FDCWD, is_file(fd) ? path : maps, O_RDONLY | O_CLOEXEC, 0);
     if (own < 0) word_fail(slot, own, fd);
     raw(lseek, own, at, SEEK_SET);
     raw(dup3, own, fd, cloexec & FD_CLOEXEC ? O_CLOEXEC : 0);
@@ -305,7 +354,8 @@ bool pure_has_opened(int fd) {
 
 void pure_reopen(uint32_t slot) {
     for (int fd = 0; fd < opened.n; fd++)
-        if (opened.is[fd]) reopen(fd, slot);
+        if (is_opened(fd)) reopen(fd, slot);
+    sockets_renew_all(slot);
 }
 
 #endif

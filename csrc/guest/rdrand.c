@@ -107,6 +107,17 @@ void rdrand_forget(char *start, char *end) {
     }
 }
 
+void rdrand_uncover(void) {
+    for (size_t i = 0; i < hidden.n; i++)
+        raw(mprotect, hidden.page[i].at, PAGE, hidden.page[i].prot);
+}
+
+bool rdrand_cover(void) {
+    for (struct page *p = hidden.page; p < hidden.page + hidden.n; p++)
+        if (p != hidden.open && raw(mprotect, p->at, PAGE, p->prot & ~PROT_EXEC) < 0) return false;
+    return true;
+}
+
 static void step(ucontext_t *context, bool on) {
     greg_t *flags = &context->uc_mcontext.gregs[REG_EFL];
     if (on)
@@ -117,8 +128,7 @@ static void step(ucontext_t *context, bool on) {
 }
 
 void rdrand_show(ucontext_t *context) {
-    for (size_t i = 0; i < hidden.n; i++)
-        raw(mprotect, hidden.page[i].at, PAGE, hidden.page[i].prot);
+    rdrand_uncover();
     hidden.n = 0;
     hidden.open = NULL;
     step(context, false);

@@ -66,6 +66,7 @@ struct span {
 /* A frozen descriptor. */
 struct frozen {
     int fd, saved, flags; /* O_CLOEXEC, or 0 */
+    int type;             /* each run has a socket of its own there (sockets.c); 0: it is none */
     bool gone;            /* the program has closed it, or put another in its place */
     bool follows;         /* it is a copy of 0 to 2: each run puts another in its place */
     bool own;             /* nobody else moves its offset */

@@ -37,12 +37,13 @@ static int add_frozen(int fd) {
     struct resident *r = resident;
     if (r->nfrozen == MAX_FDS || fd >= r->high) return -EMFILE;
     if (r->nfrozen && fd < r->frozen[r->nfrozen - 1].fd) return -EIO;
-    int copy = (int)raw(fcntl, fd, F_DUPFD_CLOEXEC, r->high);
-    if (copy < 0) return copy;
+    int type = sockets_type(fd), copy = type ? -1 : (int)raw(fcntl, fd, F_DUPFD_CLOEXEC, r->high);
+    if (copy < 0 && !type) return copy;
     bool own = r->here.is_reopened && r->here.is_reopened(fd);
     r->frozen[r->nfrozen++] = (struct frozen){
         .fd = fd,
         .saved = copy,
+        .type = type,
         .flags = raw(fcntl, fd, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0,
         .follows = r->here.is_followed(fd),
         .own = own,
@@ -76,7 +77,8 @@ static int freeze_fds(void) {
 }
 
 static void put_back(const struct frozen *f) {
-    reset_must(reset_dup(f->saved, f->fd, f->flags));
+    reset_must(f->type ? sockets_renew(f->fd, f->type, f->flags)
+                       : reset_dup(f->saved, f->fd, f->flags));
 }
 
 static void restore_offsets(void) {
@@ -108,7 +110,8 @@ void state_let_go(void) {
     for (int i = 0; i < 3; i++)
         if (r->touched[i]) reset_must(reset_dup(r->rest[i], i, 0));
     for (struct frozen *f = r->frozen; f < r->frozen + r->nfrozen; f++) {
-        if (f->follows || f->gone) put_back(f); /* what is there may be a copy of the job's */
+        /* What is there may be a copy of the job's, or connected. */
+        if (f->follows || f->gone || f->type) put_back(f);
         f->gone = false;
     }
     close_made();

@@ -77,6 +77,7 @@ struct fsp_snap_identity {
 #define FSP_SNAP_PLACE  8u /* the directory itself, whatever is in it */
 #define FSP_SNAP_PROCESSORS                                                                        \
     16u /* no file: the processors that the process may use, which others may set */
+#define FSP_SNAP_NAMES 32u /* no file: what uname(2) says, of which others may set some */
 
 static inline int64_t fsp_snap_ns(const struct timespec *t) {
     return (int64_t)t->tv_sec * 1000000000 + t->tv_nsec;
@@ -90,9 +91,9 @@ static inline struct fsp_snap_identity fsp_snap_identity(const struct stat *st, 
                                       fsp_snap_ns(&st->st_ctim), read};
 }
 
-/* A mask as sched_getaffinity(2) tells it; the zeros behind it are none. */
-static inline struct fsp_snap_identity fsp_snap_processors(const void *mask, size_t size) {
-    const unsigned char *byte = mask;
+/* What the kernel told, not as a file: a mask, names; zeros at its end are none of it. */
+static inline struct fsp_snap_identity fsp_snap_told(const void *told, size_t size) {
+    const unsigned char *byte = told;
     uint64_t hash = 14695981039346656037u; /* FNV-1a */
     while (size && byte[size - 1] == 0) size--;
     for (size_t i = 0; i < size; i++) hash = (hash ^ byte[i]) * 1099511628211u;

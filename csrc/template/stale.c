@@ -11,6 +11,8 @@
 #ifdef __linux__
 #include "os/rawsys.h"
 
+#include <sys/utsname.h>
+
 /* Each file is looked at once in LOOK_NS and LOOK_NS_EACH for each of them, in turn: all at once
  * where there are few, a hundred at a time where there are many.  A request that comes after a time
  * without any waits for as many as fell due meanwhile.  So that these are not thousands, those of a
@@ -105,12 +107,19 @@ int fsp_files_keep(struct fsp_zygote *z, const struct fsp_said *said) {
 static struct fsp_snap_identity processors_of(const struct fsp_zygote *z) {
     unsigned long mask[1024] = {0};
     int size = (int)raw(sched_getaffinity, z->child.pid, sizeof mask, mask);
-    return fsp_snap_processors(mask, size < 0 ? 0 : (size_t)size);
+    return fsp_snap_told(mask, size < 0 ? 0 : (size_t)size);
+}
+
+static struct fsp_snap_identity names(void) {
+    struct utsname names = {0};
+    raw(uname, &names);
+    return fsp_snap_told(&names, sizeof names);
 }
 
 static struct fsp_snap_identity look(const struct fsp_zygote *z,
                                      const struct fsp_snap_input *input) {
     if (input->how & FSP_SNAP_PROCESSORS) return processors_of(z);
+    if (input->how & FSP_SNAP_NAMES) return names();
     return identify((const char *)(input + 1), input->how);
 }
 

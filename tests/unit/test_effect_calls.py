@@ -16,6 +16,8 @@ import pytest
 import needs
 from conftest import Run
 from fastspawn import Command, Engine, Result, Template, TemplateError
+from services import Service
+from support import BOUND, CHILDREN, async_poll
 
 pytestmark = needs.effects
 
@@ -43,7 +45,7 @@ HEADERS = """
         return mmap(NULL, 1 << 16, PROT_READ | PROT_WRITE, flags | MAP_ANONYMOUS, -1, 0);
     }
 """
-READLINK, MADVISE, OPENAT, WRITE, GETRANDOM, MMAP, PRCTL = 89, 28, 257, 1, 318, 9, 157
+READLINK, MADVISE, OPENAT, WRITE, GETRANDOM, MMAP, PRCTL, CONNECT = 89, 28, 257, 1, 318, 9, 157, 42
 LOOKS = (4, 5, 262)  # stat, fstat, newfstatat: versions of glibc differ
 
 
@@ -123,7 +125,7 @@ def test_memory_that_has_a_name(run: Run, compile_c: Compile) -> None:
     )
 
     async def main() -> None:
-        for command, stop in (Command([path]), OPENAT), (Command([path, "x"]), PRCTL):
+        for command, stop in (Command([path]), WRITE), (Command([path, "x"]), PRCTL):
             async with Template(command, size=1, at="effect") as template:
                 assert (await as_by_exec(template, command)).stdout == b"1"
                 assert template.stats["stopped_by"] == stop
@@ -354,6 +356,165 @@ def test_lynx(run: Run, tmp_path: Path) -> None:
             assert template.stats["stopped_by"] in LOOKS
 
     run(main())
+
+
+# ---- what is mapped ------------------------------------------------------------------------------
+
+
+def test_its_own_mappings(run: Run, compile_c: Compile) -> None:
+    """A fork's are the same, with all that the watch hides; what is read later, it reads anew."""
+    path = compile_c(
+        """
+        #include <sys/auxv.h>
+        static char all[2][1 << 16];
+        static int get(int fd, char *to, int size) {
+            int n = 0, r;
+            while (n < size && (r = read(fd, to + n, size - n)) > 0) n += r;
+            return n;
+        }
+        static int is_code(const char *maps, unsigned long start) {
+            char line[64];
+            sprintf(line, "%lx-", start);
+            const char *at = strstr(maps, line);
+            return at && strncmp(strchr(at, ' '), " r-xp", 5) == 0;
+        }
+        int main(void) {
+            unsigned long vdso = getauxval(AT_SYSINFO_EHDR);
+            int fd = open("/proc/self/maps", O_RDONLY), rest = open("/proc/self/maps", O_RDONLY);
+            get(fd, all[0], sizeof all[0] - 1);
+            close(fd);
+            int n = get(rest, all[1], 100);
+            say("%d %d ", is_code(all[0], vdso), strncmp(all[0], all[1], n));
+            memset(all, 0, sizeof all);
+            lseek(rest, 0, SEEK_SET);
+            get(rest, all[1], sizeof all[1] - 1);
+            get(open("/proc/self/maps", O_RDONLY), all[0], sizeof all[0] - 1);
+            say("%d %d\\n", is_code(all[1], vdso), strcmp(all[0], all[1]));
+        }"""
+    )
+
+    async def main() -> None:
+        command = Command([path])
+        async with Template(command, size=1, at="effect") as template:
+            assert (await as_by_exec(template, command)).stdout == b"1 0 1 0\n"
+            assert template.stats["stopped_by"] == WRITE
+
+    run(main())
+
+
+def test_where_its_stack_is(run: Run, compile_c: Compile) -> None:
+    """As Rust's programs ask, by a FILE."""
+    path = compile_c(
+        """
+        int main(void) {
+            pthread_attr_t of;
+            char *start, here;
+            size_t size = 0;
+            pthread_getattr_np(pthread_self(), &of);
+            pthread_attr_getstack(&of, (void **)&start, &size);
+            say("%d", &here > start && &here < start + size);
+        }"""
+    )
+
+    async def main() -> None:
+        command = Command([path])
+        async with Template(command, size=1, at="effect") as template:
+            assert (await as_by_exec(template, command)).stdout == b"1"
+            assert template.stats["stopped_by"] == WRITE
+
+    run(main())
+
+
+@pytest.mark.parametrize("command", [["grep", "root"], ["diff", "-", "/dev/null"]], ids=" ".join)
+def test_what_guards_its_stack(run: Run, command: list[str]) -> None:
+    """libsigsegv reads what is mapped; and grep looks what /dev/null is."""
+
+    async def main() -> None:
+        async with Template(command, size=1, at="effect") as template:
+            await as_by_exec(template, Command(command), b"root\n")
+            assert template.stats["stopped_by"] in LOOKS, "its standard streams"
+
+    run(main())
+
+
+# ---- services ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def asks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("asks") / "asks"
+    subprocess.run(["cc", "-O1", CHILDREN / "asks.c", "-o", path], check=True)
+    return path
+
+
+def test_a_service_that_is_not_there(run: Run, asks: Path, tmp_path: Path) -> None:
+    """As nscd's, for which libc looks before it reads /etc/passwd. Until it is there."""
+
+    async def main() -> None:
+        command = Command([asks, "missing"], cwd=tmp_path)
+        async with Template(command, size=1, at="effect") as template:
+            assert (await as_by_exec(template, command)).stdout == b"2 at 3\n"
+            assert template.stats["stopped_by"] == WRITE
+            with Service(tmp_path / "missing"):
+                end = time.monotonic() + BOUND
+                while (await template.run()).stdout != b"0 at 3\n":
+                    assert time.monotonic() < end
+
+    run(main())
+
+
+def test_a_service_that_is_there(run: Run, asks: Path, tmp_path: Path) -> None:
+    """Each fork asks by a socket of its own."""
+
+    async def main() -> None:
+        command = Command([asks, "missing", "service"], cwd=tmp_path)
+        with Service(tmp_path / "service") as service:
+            async with Template(command, size=1, at="effect") as template:
+                direct = await as_by_exec(template, command)
+                assert direct.stdout == (
+                    b"2 at 3\n0 at 4\n6: there\n3: type 2, flags 0x802 and 0x1\n"
+                    b"4: type 1, flags 0x2 and 0\n"
+                )
+                assert template.stats["stopped_by"] == CONNECT
+                await async_poll(lambda: service.left == 4, "each has left")
+
+    run(main())
+
+
+def test_whoami(run: Run) -> None:
+    async def main() -> None:
+        async with Template(["whoami"], size=1, at="effect") as template:
+            await as_by_exec(template, Command(["whoami"]))
+            assert template.stats["stopped_by"] in (*LOOKS, CONNECT), "its output, or nscd"
+
+    run(main())
+
+
+# ---- the machine's name --------------------------------------------------------------------------
+
+NAMED = """
+import asyncio, ctypes, socket
+from fastspawn import Template
+
+async def main():
+    async with Template(["uname", "-n"], size=1, at="effect") as template:
+        for name in ("before", "after"):
+            socket.sethostname(name)
+            while (await template.run()).stdout != name.encode() + b"\\n":
+                pass
+        print(template.stats["stopped_by"])
+
+assert ctypes.CDLL(None).unshare(0x04000000) == 0  # CLONE_NEWUTS
+asyncio.run(main())
+"""
+
+
+@needs.root
+def test_the_machines_name_is_watched() -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", NAMED], capture_output=True, text=True, timeout=BOUND, check=True
+    )
+    assert int(told.stdout) in LOOKS, "its output"
 
 
 # ---- what stops it, by its name ------------------------------------------------------------------

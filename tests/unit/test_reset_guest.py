@@ -41,6 +41,7 @@ from residents import (
     drain,
     same,
 )
+from services import Service
 from support import CHILDREN, poll
 
 pytestmark = [
@@ -110,6 +111,26 @@ def test_it_spoils_all_that_it_can(compiled: Callable[[str], str], flags: int) -
             assert not other & seen
             seen |= other
         assert resident.record.done == MANY
+
+
+def test_each_run_asks_a_service_by_a_socket_of_its_own(
+    compiled: Callable[[str], str], flags: int, tmp_path: Path
+) -> None:
+    """... which was made before the freeze; it is closed with the run."""
+    path = str(tmp_path / "service")
+    command = [compiled("asks"), str(tmp_path / "missing"), path]
+    with (
+        Service(Path(path)) as service,
+        Template(command) as template,
+        template.resident(flags) as resident,
+    ):
+        expected = by_exec(command)
+        assert b"there" in expected[1]
+        for i in range(30):
+            outcome = resident.run(b"")
+            assert answer(outcome) == expected
+            same(outcome)
+            poll(lambda left=i + 2: service.left == left, "it has left")
 
 
 def test_two_residents_of_a_template_share_nothing_else(compiled: Callable[[str], str]) -> None:
