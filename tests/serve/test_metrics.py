@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,24 @@ def test_worker_that_hangs(serve: Serve, script: Script) -> None:
             os.kill(other, signal.SIGCONT)
     assert answer.status == 200
     assert b"fastspawn_workers 2.0\n" in answer.body
+
+
+def test_supervisor_that_hangs(serve: Serve) -> None:
+    """Workers serve on, whatever they would tell it, and tell it when it goes on."""
+    server = serve(*PATH, "--workers", "2")
+    server.signal(signal.SIGSTOP)
+    try:
+        with ExitStack() as asking:
+            for _ in range(800):  # a socket takes some hundred such messages
+                asking.enter_context(server.connect()).get("/metrics")
+        for _ in range(20):
+            assert server.get().body == b"hi\n"
+    finally:
+        server.signal(signal.SIGCONT)
+    figures = Figures(server)
+    assert figures("requests_total", route=ANY, method="GET", status="200") == 20
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
 
 
 def test_through_a_reload(serve: Serve, tmp_path: Path) -> None:

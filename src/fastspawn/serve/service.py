@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from fastspawn import TemplateError
 
 from .config.model import RouteConfig
 from .figures.access import AccessLog
 from .figures.meter import Counting, Meters
-from .figures.tally import Figures, SharedFigures
+from .figures.tally import Figures, SharedFigures, Upstream
 from .http import about
 from .http.response import Heads
 from .http.watch import Delay, Unsent, Watch
@@ -64,14 +64,6 @@ class Outlets(Protocol):
 
     def look(self) -> None:
         """To be called now and then."""
-
-
-class Upstream(Protocol):
-    """A worker's way to its supervisor (``host/link.py``)."""
-
-    def send(self, kind: bytes, number: int = 0) -> None: ...
-
-    def send_json(self, kind: bytes, value: Any) -> None: ...
 
 
 class Connection(Protocol):

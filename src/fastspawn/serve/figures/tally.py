@@ -34,6 +34,14 @@ class Peer(Protocol):
     def send_json(self, kind: bytes, value: Any) -> None: ...
 
 
+class Upstream(Peer, Protocol):
+    """A worker's way to its supervisor (``host/link.py``)."""
+
+    @property
+    def blocked(self) -> bool:
+        """What is sent now waits: the supervisor does not read."""
+
+
 class _Round:
     """One question, and those whose answers are still to come."""
 
@@ -127,7 +135,7 @@ class Figures:
 class SharedFigures(Figures):
     """A worker's side."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot], upstream: Peer) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot], upstream: Upstream) -> None:
         super().__init__(snapshot)
         self._upstream = upstream
         self._asked: dict[int, Callable[[Snapshot], None]] = {}
@@ -140,6 +148,8 @@ class SharedFigures(Figures):
         self._upstream.send(ASK, self._number)
 
     def push(self) -> None:
+        if self._upstream.blocked:
+            return  # it is told of what there is then
         snapshot = self._snapshot()
         if snapshot != self._pushed:
             self._pushed = snapshot

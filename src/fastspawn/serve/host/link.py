@@ -7,7 +7,7 @@ Either side learns by the end of the stream that the other has gone.
 
 from __future__ import annotations
 
-import contextlib
+import socket
 import struct
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +16,6 @@ from fastspawn.serve.figures.tally import COUNTS, TOTAL
 
 if TYPE_CHECKING:
     import asyncio
-    import socket
 
     from fastspawn.serve.config.model import Config
 
@@ -94,6 +93,10 @@ class Upstream:
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._inbox = Inbox()
+        self._outbox = b""
+        self._blocked = False
+        """It does not take more of the outbox now."""
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def first_config(self) -> Config | None:
         """Wait for the configuration. None: the supervisor has gone."""
@@ -110,10 +113,31 @@ class Upstream:
     def send_json(self, kind: bytes, value: Any) -> None:
         self._send(json_message(kind, value))
 
+    @property
+    def blocked(self) -> bool:
+        """The supervisor does nothing but read, and does not: it is stopped, say."""
+        return self._blocked
+
     def _send(self, data: bytes) -> None:
-        # Messages are few and short, and the supervisor does nothing but read them.
-        with contextlib.suppress(OSError):  # it has gone, as the link's end will say
-            self._sock.sendall(data)
+        self._outbox += data
+        self._flush()
+
+    def _flush(self) -> None:
+        """As far as it is taken; without a loop that would hear of more, all of it."""
+        flags = 0 if self._loop is None else socket.MSG_DONTWAIT
+        try:
+            while self._outbox:
+                self._outbox = self._outbox[self._sock.send(self._outbox, flags) :]
+        except BlockingIOError:
+            pass
+        except OSError:  # it has gone, as the link's end will say
+            self._outbox = b""
+        if self._loop is not None and bool(self._outbox) != self._blocked:
+            self._blocked = bool(self._outbox)
+            if self._blocked:
+                self._loop.add_writer(self._sock, self._flush)
+            else:
+                self._loop.remove_writer(self._sock)
 
     def open(
         self,
@@ -121,7 +145,8 @@ class Upstream:
         heard: Callable[[bytes, Any], None],
         ended: Callable[[], None],
     ) -> None:
-        """From now on tell ``heard`` of messages, and ``ended`` when the supervisor has gone."""
+        """From now on tell ``heard`` of messages, and ``ended`` when the supervisor has gone; and
+        wait for nobody to send."""
 
         def read() -> None:
             try:
@@ -137,9 +162,13 @@ class Upstream:
             for kind, value in self._inbox.add(data):
                 heard(kind, value)
 
+        self._loop = loop
         loop.add_reader(self._sock, read)
         for kind, value in self._inbox.add(b""):
             heard(kind, value)
 
     def close(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.remove_reader(self._sock)
+        if self._blocked:
+            loop.remove_writer(self._sock)
+        self._loop, self._outbox, self._blocked = None, b"", False

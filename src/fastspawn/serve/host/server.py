@@ -250,8 +250,13 @@ def _tell_taken(
     if service.config.agent_check is not None:
         service.watch.every_second(lately.look)
         if upstream is not None:
-            service.watch.every_second(lambda: upstream.send_json(link.TAKEN, lately.taken))
+            service.watch.every_second(lambda: _say_taken(upstream, lately))
     return asked
+
+
+def _say_taken(upstream: link.Upstream, lately: Lately) -> None:
+    if not upstream.blocked:
+        upstream.send_json(link.TAKEN, lately.taken)
 
 
 def _follow(
