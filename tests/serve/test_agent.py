@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 from pathlib import Path
 
 import pytest
 
+import needs
 from serve.conftest import Serve
-from serve.harness import BOUND, poll
+from serve.harness import BOUND, children, poll
 from serve.test_cli import assert_refused, run
 
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
@@ -78,6 +80,24 @@ def test_drain(start: Serve, workers: str) -> None:
     poll(lambda: ask(port) == "drain\n", "the word to drain")
     assert server.get().body == b"hi\n"
     server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+
+
+@needs.proc
+def test_the_second_word_to_end_before_the_first_was_heard(start: Serve) -> None:
+    """Of a worker that is busy otherwise: to it, two signals that wait are one."""
+    server = start("--agent-check", "0", "--drain-delay", "1m", "--workers", "2")
+    port, workers = server.agent(), list(children(server.pid))
+    for pid in workers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        for _ in range(2):
+            server.signal(signal.SIGTERM)
+            poll(lambda: ask(port) == "drain\n", "the word to drain")
+            assert [ask(port) for _ in range(2)] == ["drain\n"] * 2  # by then it has heard
+    finally:
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
     assert server.wait() == 0
 
 

@@ -25,9 +25,11 @@ CONFIG: Final = b"c"
 """From the supervisor: what to serve. The first message, and another after a reload."""
 RETIRE: Final = b"x"
 """From the supervisor: another worker serves in this one's place."""
+INSIST: Final = b"i"
+"""From the supervisor: it was told to end once more. No second signal: one that is still to be
+delivered is the same as two."""
 READY: Final = b"r"
 """From a worker: it serves."""
-
 
 NEWS: Final = b"s"
 """From a worker: something to say to the operator, in one line (``news.py``)."""

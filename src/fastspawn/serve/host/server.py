@@ -129,6 +129,11 @@ class _Stop:
         self._asked = True
         self.drain.set()
 
+    def insist(self) -> None:
+        """Once more, whether the first time has come here or not."""
+        self.ask()
+        self.cancel.set()
+
     def retire(self) -> None:
         self.retiring = not self._asked
         self.drain.set()
@@ -273,6 +278,8 @@ def _follow(
             reloader.ask(value)
         elif kind == link.RETIRE:
             stop.retire()
+        elif kind == link.INSIST:
+            stop.insist()
         else:
             for each in (lent, service.figures):
                 if each is not None:

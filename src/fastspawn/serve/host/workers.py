@@ -347,8 +347,12 @@ class Supervisor:
         if self._signals > 1 or self._close_at == now:
             self._close()
         for worker in self._all():
-            if worker.process is not None:
+            if worker.process is None:
+                continue
+            if self._signals == 1:
                 worker.process.send_signal(signal.SIGTERM)
+            else:
+                worker.send(link.INSIST, 0)
 
     def _taken(self) -> str:
         """What a load balancer is told."""
