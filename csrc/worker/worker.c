@@ -43,6 +43,7 @@ static struct {
 
 static struct bytes incoming, outgoing;
 static int woken[2];
+static volatile sig_atomic_t unheard; /* a command ended, and nothing woke us */
 
 static void leave(int status) __attribute__((noreturn));
 static void leave(int status) {
@@ -248,6 +249,7 @@ static void request(const char *payload, size_t len) {
     run.eof = strcmp(in, "pipe") != 0;
     int r = fsp_plan_new(&spec, &plan);
     if (r == 0) r = start(plan, in, err);
+    if (unheard) leave(3);
     fsp_plan_unref(plan);
     free(field);
     free(text);
@@ -305,7 +307,10 @@ static void take(void) {
 static void on_child(int sig) {
     int before = errno;
     long n = FSP_CALL("wake", write(woken[1], "", 1));
-    if (n < 0 && n != -EAGAIN) leave(3); /* full: it will wake all the same */
+    bool wakes = n >= 0 || n == -EAGAIN; /* full: it will all the same */
+    /* One that ends while it is started is not known yet: it would not go with us. */
+    if (!wakes && run.child.pid > 0) leave(3);
+    unheard |= !wakes;
     (void)sig;
     errno = before;
 }
