@@ -66,7 +66,7 @@ static void stop(int before, ucontext_t *context) {
     *(uint64_t *)&context->uc_sigmask |= resident_mask(watched_blocked());
 }
 
-/* ... with what the program is told of its mappings as in a fork, where nothing is hidden. */
+/* What the program is told of its mappings is as in a fork, where nothing is hidden. */
 static bool make(struct call *c) {
     if (!pure_reads_maps(c)) return pure_make(c);
     show_clock();

@@ -54,6 +54,7 @@ static const struct answers {
     {"rt_sigprocmask",     {0},                                                 {0}                    },
     {"sigprocmask",        {0},                                                 {0}                    },
     {"sched_getaffinity",  {ESRCH},                                             {0}                    },
+    {"uname",              {EFAULT},                                            {0}                    },
     {"sched_getscheduler", {EPERM, ENOSYS},                                     {0}                    },
     {"sched_setscheduler", {EPERM, ENOSYS},                                     {0}                    },
     /* Descriptors: */

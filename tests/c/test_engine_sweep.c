@@ -124,6 +124,11 @@ static void the_processors(const struct house *h, bool refused) {
     an_effect(h, refused, spec, answer, "sched_getaffinity");
 }
 
+static void the_names(const struct house *h, bool refused) {
+    struct fsp_spec spec = COMMAND("/bin/uname", "-s");
+    an_effect(h, refused, spec, "Linux\n", "uname");
+}
+
 static void live(const struct house *h, bool refused) {
     CHECK(WAIT_UNTIL(template_of(h).ready || template_of(h).failures));
     some_jobs(h);
@@ -131,6 +136,7 @@ static void live(const struct house *h, bool refused) {
     a_checkpoint(h, refused);
     a_link(h, refused);
     the_processors(h, refused);
+    the_names(h, refused);
 }
 
 /* ---- with or without a refusal ---- */
